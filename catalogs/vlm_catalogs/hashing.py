@@ -1,0 +1,42 @@
+"""Content hashes and order keys; all xxh3, stored as 32 hex characters or as an unsigned 64-bit integer."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+
+READ_BYTES = 1 << 24
+
+
+def content_hash(content: bytes | bytearray | memoryview) -> str:
+    """The xxh3_128 of ``content`` as 32 hex characters."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def file_hash(path: Path) -> str:
+    """The xxh3_128 of a file's bytes as 32 hex characters."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def joined_hash(values: Iterable[object]) -> str:
+    """The xxh3_128 of several values, each written as its length and its text, so that no two lists read alike."""
+    return content_hash(b"".join(_field(value) for value in values))
+
+
+def order_key(*values: object) -> int:
+    """A stable unsigned 64-bit key for seeded choices, such as ``order_key(seed, epoch, dataset, sample_id)``."""
+    return xxhash.xxh3_64_intdigest(b"".join(_field(value) for value in values))
+
+
+def sample_key(dataset: str, sample_id: str) -> int:
+    """The unsigned 64-bit key of (dataset, sample_id) in the index tables."""
+    return order_key(dataset, sample_id)
+
+
+def _field(value: object) -> bytes:
+    text = str(value).encode("utf-8", "surrogatepass")
+    return len(text).to_bytes(4, "little") + text

@@ -1,0 +1,67 @@
+"""Names and markers of what lies on disk under ``shards/``: the one place that knows them (semantics A1, A4)."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError
+
+PART_FILE = "part.json"
+INDEX_TABLES = ("samples.parquet", "media.parquet", "texts.parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """One file of a part by content."""
+
+    name: str
+    bytes: int
+    xxh3_128: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """What ``part.json`` says: written last, so it marks a whole part; holds no clock, host, pid or absolute path."""
+
+    name: str
+    dataset: str
+    shard_format: int
+    inputs: tuple[dict[str, Any], ...]
+    """Each input by name, bytes and content id (semantics A3)."""
+    num_kept: int
+    num_rejected: int
+    shards: tuple[StoredFile, ...]
+    shard_samples: tuple[int, ...]
+    """Samples per shard, in order."""
+    tables: tuple[StoredFile, ...]
+
+    def as_json(self) -> str:
+        """The text of part.json."""
+        return json_text.dumps_indented(asdict(self))
+
+
+def shard_name(number: int) -> str:
+    """The file name of a part's shard, such as ``shard.00000.mds``."""
+    return f"shard.{number:05d}.mds"
+
+
+def part_folder(layout: Path, part: str) -> Path:
+    """Where a part lies under ``shards/<dataset>/<layout>``."""
+    return layout / "parts" / part
+
+
+def read_part(folder: Path) -> PartRecord:
+    """The record of a whole part. Raises DataError when part.json is missing or damaged."""
+    path = folder / PART_FILE
+    if not path.is_file():
+        raise DataError(f"{path}: missing, so this part is not whole; run vlm-prep build-mix again")
+    try:
+        fields = json_text.loads(path.read_bytes())
+        for name in ("shards", "tables"):
+            fields[name] = tuple(StoredFile(**file) for file in fields[name])
+        return PartRecord(
+            **{**fields, "inputs": tuple(fields["inputs"]), "shard_samples": tuple(fields["shard_samples"])}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged: {error}") from error

@@ -1,0 +1,118 @@
+"""The mix manifest: what a mix is, by content. It pins parts by hash and is written last, so it marks a whole mix."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError
+
+FORMAT = "vlm-mix/manifest"
+VERSION = 1
+"""Raised when a reader of the version before would misread the file; newer manifests are refused, older are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedPart:
+    """One part of a dataset as the mix was built from it."""
+
+    name: str
+    part_json_xxh3_128: str
+    num_samples: int
+    """Kept samples: those that stand in shards."""
+    lengths: str
+    """Path of the lengths file, relative to the part."""
+    lengths_xxh3_128: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixDataset:
+    """One dataset of the mix: its share and where its parts are."""
+
+    name: str
+    format: str
+    weight: float
+    share: float
+    """weight / sum of weights."""
+    num_draws: int
+    """Draws of one epoch (semantics B3): within one of share x epoch samples."""
+    num_converted: int
+    num_rejected: int
+    num_selected: int
+    shards: str
+    """``shards/<dataset>/<layout>``, relative to the mix folder."""
+    source_fingerprint: str
+    parts: tuple[PinnedPart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How conversations become tokens: what the lengths were measured with."""
+
+    fingerprint: str
+    family: str
+    """``qwen3_vl`` | ``nemotron_vl``."""
+    model_type: str
+    settings: dict[str, Any]
+    """The resolved settings that the fingerprint covers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A whole mix. Holds no clock, host, pid or absolute path: the same inputs give the same bytes."""
+
+    name: str
+    fingerprint: str
+    seed: int
+    weight_unit: str
+    epoch_samples: int
+    model_max_length: int
+    length_policy: str
+    encoding: Encoding
+    selection_xxh3_128: str
+    settings: dict[str, Any]
+    """The parts of the TOML that decide the mix; ``vlm-train`` compares them with the TOML that it is given."""
+    datasets: tuple[MixDataset, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as it stands on disk: indented JSON with a final newline."""
+    return json_text.dumps_indented({"format": FORMAT, "version": VERSION, **asdict(manifest)})
+
+
+def read_manifest(mix: Path) -> Manifest:
+    """The manifest of a mix version folder. Raises DataError when it is missing, damaged or too new."""
+    path = mix / "manifest.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no manifest here, so this is not a whole mix; run vlm-prep build-mix")
+    try:
+        fields = json_text.loads(path.read_bytes())
+        if fields.pop("format", None) != FORMAT:
+            raise DataError(f"{path}: not a mix manifest (format is not {FORMAT!r})")
+        version = fields.pop("version", None)
+        if not isinstance(version, int) or version > VERSION:
+            raise DataError(f"{path}: manifest version {version}, this vlm-mix reads up to {VERSION}; use a newer one")
+        return _manifest_from(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged manifest: {error}; run vlm-prep build-mix again") from error
+
+
+def _manifest_from(fields: dict[str, Any]) -> Manifest:
+    datasets = tuple(
+        MixDataset(**{**dataset, "parts": tuple(PinnedPart(**part) for part in dataset["parts"])})
+        for dataset in fields.pop("datasets")
+    )
+    encoding = Encoding(**fields.pop("encoding"))
+    return Manifest(datasets=datasets, encoding=encoding, notes=tuple(fields.pop("notes", ())), **fields)
+
+
+def current_mix(mix_root: Path) -> Path:
+    """The version folder that ``mixes/<name>/current.json`` points at. Raises DataError when there is none."""
+    path = mix_root / "current.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no mix has been built here; run vlm-prep build-mix")
+    try:
+        return mix_root / str(json_text.loads(path.read_bytes())["fingerprint"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged: {error}; run vlm-prep build-mix again") from error

@@ -1,0 +1,44 @@
+"""Where the samples of a mix come from: plain values that catalogues and TOMLs are read into."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class I4Source:
+    """One dataset of an i4 weight dictionary: a wdinfo.json and tars per key, in a bucket or in a local mirror of it."""
+
+    name: str
+    weight: float
+    """Relative; > 0. Zero weights never become a Source."""
+    wdinfo: dict[str, str]
+    """Split -> key of a wdinfo.json in the bucket, or a local path."""
+    text_keys: tuple[str, ...] = ("texts",)
+    media_keys: tuple[str, ...] = ("media",)
+    text_only: bool = False
+    bucket: str
+    """The bucket of this dataset: its own, or ``[custom] s3_bucket``."""
+    local_root: str | None
+    """``[mix] i4_root``: a folder with the bucket's layout. None reads from S3."""
+    subsample: dict[str, float] = field(default_factory=dict)
+    """Split -> fraction, from ``subsample_config``."""
+    origin: str
+    """Where it was named, such as ``catalogs/i4_data_utils.py:12``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """One normal dataset: JSONL files of messages or a LLaVA JSON array, with media beside them."""
+
+    name: str
+    weight: float
+    path: str
+    """A file or a folder."""
+    format: str
+    """``jsonl`` | ``llava`` | ``auto`` (decided by looking at the files, and printed)."""
+    media_root: str | None = None
+    """Folder that relative media paths start from; None is the folder of each file."""
+    repeat_time: float = 1.0
+    origin: str
+
+
+Source = I4Source | FileSource

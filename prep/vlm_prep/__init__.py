@@ -1,0 +1,1 @@
+"""The offline stage: sources -> parts -> index and shards -> selection -> mix manifest."""

@@ -1,0 +1,1 @@
+"""The training stage: mix manifest -> epoch table -> rows -> micro-batches -> loop -> checkpoints and export."""
