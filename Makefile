@@ -1,0 +1,55 @@
+# Each target sets up what it needs: a machine with Python 3.11+ and git is enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+TINY_FAMILIES := qwen3_vl qwen3_vl_moe nemotron_h_omni cosmos3_edge
+TINY_MODELS := $(TINY_FAMILIES:%=models/tiny/%/config.json)
+
+.PHONY: setup tiny demo test test-all lint check bench lock format
+
+setup: .venv/ready
+
+# uv where it is there, pip otherwise. --no-deps: the lock is complete, and pip cannot express the lock's overrides.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+	    echo "setup: .venv with uv" && { [ -x $(BIN)/python ] || uv venv -q --python $(PYTHON) .venv; } && \
+	    uv pip install -q --python $(BIN)/python --no-deps -r requirements.lock && uv pip install -q --python $(BIN)/python --no-deps -e . ; \
+	else \
+	    echo "setup: .venv with pip (a few minutes the first time)" && { [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } && \
+	    $(BIN)/python -m pip install -q --no-deps -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e . ; \
+	fi
+	@touch $@
+
+tiny: $(TINY_MODELS)
+
+models/tiny/%/config.json: | .venv/ready
+	@$(ONE_THREAD) $(BIN)/vlm-train make-tiny --family $* models/tiny/$*
+
+demo: .venv/ready tiny
+	@$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/tiny/demo.sh
+
+test: .venv/ready tiny
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: .venv/ready tiny
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not gpu"
+
+lint: .venv/ready
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+# The architecture test is one of the tests.
+check: lint test
+
+bench: .venv/ready tiny
+	@for file in tests/benchmarks/bench_*.py; do $(ONE_THREAD) $(BIN)/python "$$file" || exit 1; done
+
+# For people who change dependencies; needs uv.
+lock:
+	uv lock -q --upgrade && uv export -q --no-emit-project --no-header --all-groups -o requirements.lock
+
+format: .venv/ready
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
