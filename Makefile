@@ -18,7 +18,7 @@ setup: .venv/ready
 	    uv pip install -q --python $(BIN)/python --no-deps -r requirements.lock && uv pip install -q --python $(BIN)/python --no-deps -e . ; \
 	else \
 	    echo "setup: .venv with pip (a few minutes the first time)" && { [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } && \
-	    $(BIN)/python -m pip install -q --no-deps -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e . ; \
+	    $(BIN)/python -m pip install -q --no-compile --no-deps -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e . ; \
 	fi
 	@touch $@
 

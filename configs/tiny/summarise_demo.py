@@ -1,4 +1,4 @@
-"""Last lines of ``make demo``: the exported model is reloaded with plain transformers, and the loss must have fallen."""
+"""Last lines of `make demo`: the exported model is reloaded with plain transformers, and the loss must have fallen."""
 
 import json
 import sys
