@@ -112,7 +112,7 @@ def build_tiny(family: str, *, seed: int) -> Built:
     build_model, processor = builders[family]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model().float()
+        model: PreTrainedModel = build_model().to(dtype=torch.float32)  # type: ignore[call-arg]
     tokenizer = processor.tokenizer
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
