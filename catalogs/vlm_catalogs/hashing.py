@@ -32,6 +32,12 @@ def order_key(*values: object) -> int:
     return xxhash.xxh3_64_intdigest(b"".join(_field(value) for value in values))
 
 
+def order_keys(prefix: Iterable[object], ids: Iterable[str]) -> list[int]:
+    """``order_key(*prefix, id)`` of every id; the prefix is spelled once, which matters for millions of ids."""
+    begin = b"".join(_field(value) for value in prefix)
+    return [xxhash.xxh3_64_intdigest(begin + _field(name)) for name in ids]
+
+
 def sample_key(dataset: str, sample_id: str) -> int:
     """The unsigned 64-bit key of (dataset, sample_id) in the index tables."""
     return order_key(dataset, sample_id)
