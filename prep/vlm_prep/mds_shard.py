@@ -1,0 +1,175 @@
+"""MDS shard files written directly: byte for byte what ``streaming.MDSWriter`` writes for the same samples.
+
+A shard is ``uint32 count``, ``uint32[count + 1]`` absolute offsets, the JSON of its configuration, then the samples. A
+sample is a uint32 length for each column, then the columns' payloads, in alphabetical order of the columns' names
+(streaming 0.13.0, base/format/mds/writer.py). Payloads are kept by reference until their shard is full and leave with
+``writev``, so that media in memory-mapped files are never copied.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.layout import shard_name
+from vlm_catalogs.sample import MDS_COLUMNS
+
+Buffer = bytes | memoryview
+Payload = Buffer | Sequence[Buffer]
+"""One column of one sample as it stands in the file: one buffer, or several that follow each other."""
+
+COLUMN_NAMES = tuple(sorted(MDS_COLUMNS))
+"""The order in which ``ShardWriter.write`` takes the payloads."""
+
+SIZE_LIMIT = 1 << 26
+MAX_SHARD_BYTES = (1 << 32) - 1
+"""Offsets are uint32."""
+MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)
+"""How many buffers one ``writev`` takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPosition:
+    """Where a written sample stands: its byte range is ``offsets[index:index + 2]`` of the closed shard."""
+
+    shard: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedShard:
+    """One shard file that is whole (but not yet synced to the disk)."""
+
+    name: str
+    bytes: int
+    xxh3_128: str
+    num_samples: int
+    offsets: tuple[int, ...]
+    """Sample i is the bytes ``offsets[i]:offsets[i + 1]`` of the file; num_samples + 1 numbers."""
+
+
+class ShardWriter:
+    """Writes the shards of one part into ``folder``, which must exist and hold no shard yet.
+
+    A shard is closed before it would pass ``size_limit`` bytes; a sample that is larger stands alone in its shard. No
+    empty shard is ever written. Nothing is synced: publication does that.
+    """
+
+    def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT) -> None:
+        self._folder = folder
+        self._size_limit = size_limit
+        self._header = json_text.dumps(dict(sorted(shard_config(size_limit).items()))).encode()
+        self._closed: list[ClosedShard] = []
+        self._start_shard()
+
+    def write(self, columns: Sequence[Payload]) -> ShardPosition:
+        """The position of the sample whose payloads, in the order of COLUMN_NAMES, are ``columns``.
+
+        Payloads must stay valid and unchanged until their shard is closed. Raises DataError for a sample that no shard
+        can hold and StorageError when a full shard cannot be written.
+        """
+        assert len(columns) == len(COLUMN_NAMES)
+        buffers = [_as_buffers(column) for column in columns]
+        lengths = [sum(map(len, column)) for column in buffers]
+        size = 4 * len(lengths) + sum(lengths)
+        if len(self._header) + 12 + size > MAX_SHARD_BYTES:
+            raise DataError(f"a sample of {size:,} bytes: an MDS shard holds at most {MAX_SHARD_BYTES:,}")
+        if self._sizes and self._file_bytes + size + 4 > self._size_limit:
+            self._close_shard()
+        self._file_bytes += size + 4
+        self._buffers.append(struct.pack(f"<{len(lengths)}I", *lengths))
+        self._buffers.extend(buffer for column in buffers for buffer in column)
+        self._sizes.append(size)
+        return ShardPosition(shard=len(self._closed), index=len(self._sizes) - 1)
+
+    def finish(self) -> tuple[ClosedShard, ...]:
+        """All shards, the last one closed; none when no sample was written. Raises StorageError."""
+        if self._sizes:
+            self._close_shard()
+        return tuple(self._closed)
+
+    def _start_shard(self) -> None:
+        self._buffers: list[Buffer] = []
+        self._sizes: list[int] = []
+        self._file_bytes = 8 + len(self._header)
+
+    def _close_shard(self) -> None:
+        first_offset = 4 * (len(self._sizes) + 2) + len(self._header)
+        offsets = tuple(accumulate(self._sizes, initial=first_offset))
+        head = struct.pack(f"<{len(offsets) + 1}I", len(self._sizes), *offsets) + self._header
+        path = self._folder / shard_name(len(self._closed))
+        xxh3_128 = _write_file(path, [head, *self._buffers], num_bytes=offsets[-1])
+        self._closed.append(
+            ClosedShard(
+                name=path.name, bytes=offsets[-1], xxh3_128=xxh3_128, num_samples=len(self._sizes), offsets=offsets
+            )
+        )
+        self._start_shard()
+
+
+def shard_config(size_limit: int = SIZE_LIMIT) -> dict[str, Any]:
+    """What MDSWriter writes into each shard and into each entry of index.json."""
+    return {
+        "version": 2,
+        "format": "mds",
+        "compression": None,
+        "hashes": [],
+        "size_limit": size_limit,
+        "column_names": list(COLUMN_NAMES),
+        "column_encodings": [MDS_COLUMNS[name] for name in COLUMN_NAMES],
+        "column_sizes": [None] * len(COLUMN_NAMES),
+    }
+
+
+def shard_index_entry(
+    *, basename: str, num_bytes: int, num_samples: int, size_limit: int = SIZE_LIMIT
+) -> dict[str, Any]:
+    """The entry of one shard in the ``shards`` list of index.json; ``basename`` is relative to that file."""
+    raw_data = {"basename": basename, "bytes": num_bytes, "hashes": {}}
+    return {**shard_config(size_limit), "raw_data": raw_data, "samples": num_samples, "zip_data": None}
+
+
+def _as_buffers(payload: Payload) -> Sequence[Buffer]:
+    if isinstance(payload, (bytes, memoryview)):
+        return (payload,)
+    return payload
+
+
+def _write_file(path: Path, buffers: list[Buffer], *, num_bytes: int) -> str:
+    """The xxh3_128 of the new file that holds ``buffers``. Raises StorageError; an existing file is never touched."""
+    digest = xxhash.xxh3_128()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            for batch in _batches(buffers):
+                for buffer in batch:
+                    digest.update(buffer)
+                _write_all(descriptor, batch)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot write {num_bytes:,} bytes: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _batches(buffers: Iterable[Buffer]) -> Iterator[list[Buffer]]:
+    filled = [buffer for buffer in buffers if len(buffer)]
+    for begin in range(0, len(filled), MAX_BUFFERS):
+        yield filled[begin : begin + MAX_BUFFERS]
+
+
+def _write_all(descriptor: int, buffers: list[Buffer]) -> None:
+    """Write all of ``buffers``, however little the system takes at a time."""
+    while buffers:
+        written = os.writev(descriptor, buffers)
+        while buffers and written >= len(buffers[0]):
+            written -= len(buffers.pop(0))
+        if written:
+            buffers[0] = memoryview(buffers[0])[written:]

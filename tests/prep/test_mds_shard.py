@@ -1,0 +1,195 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.hashing import file_hash
+from vlm_catalogs.sample import MDS_COLUMNS
+from vlm_prep import mds_shard
+from vlm_prep.mds_shard import COLUMN_NAMES, ClosedShard, Payload, ShardWriter, shard_index_entry
+
+Row = dict[str, Any]
+
+
+def made_row(number: int, *, media: bytes) -> Row:
+    return {
+        "sample_id": f"part/ünïcode \U0001f600 {number}",
+        "dataset": "demo",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": 'Straße "7"\n\0 漢字'}]}],
+        "alternatives": [] if number % 2 else [[{"role": "assistant", "content": []}]],
+        "media": media,
+        "media_table": [{"name": "image_0", "offset": 0, "size": len(media), "fps": 29.97}] if media else [],
+        "meta": {"b": 1, "a": [None, True, 1e300, -0.0]},
+    }
+
+
+def as_columns(row: Row) -> list[Payload]:
+    def encoded(name: str) -> bytes:
+        value = row[name]
+        if isinstance(value, bytes):
+            return value
+        return (value if MDS_COLUMNS[name] == "str" else json_text.dumps(value)).encode()
+
+    return [encoded(name) for name in COLUMN_NAMES]
+
+
+def write_directly(folder: Path, rows: list[Row], *, size_limit: int) -> tuple[ClosedShard, ...]:
+    folder.mkdir()
+    writer = ShardWriter(folder, size_limit=size_limit)
+    for row in rows:
+        writer.write(as_columns(row))
+    return writer.finish()
+
+
+def write_with_streaming(folder: Path, rows: list[Row], *, size_limit: int) -> None:
+    from streaming import MDSWriter
+
+    with MDSWriter(columns=dict(MDS_COLUMNS), out=str(folder), hashes=[], size_limit=size_limit) as writer:
+        for row in rows:
+            writer.write(row)
+
+
+ROW_SETS = {
+    "one sample": [made_row(0, media=b"x")],
+    "empty media": [made_row(number, media=b"") for number in range(3)],
+    "many in several shards": [made_row(number, media=os.urandom(300 + 7 * number)) for number in range(50)],
+    "a large one between small ones": [
+        made_row(number, media=b"m" * (9000 if number == 2 else 9)) for number in range(5)
+    ],
+    "more buffers than one writev takes": [made_row(number, media=b"z") for number in range(2000)],
+}
+
+
+@pytest.mark.parametrize("rows", ROW_SETS.values(), ids=ROW_SETS.keys())
+@pytest.mark.parametrize("size_limit", [4096, 1 << 20])
+def test_shards_and_index_are_those_of_mdswriter(tmp_path: Path, rows: list[Row], size_limit: int) -> None:
+    shards = write_directly(tmp_path / "direct", rows, size_limit=size_limit)
+    write_with_streaming(tmp_path / "streaming", rows, size_limit=size_limit)
+    names = sorted(path.name for path in (tmp_path / "streaming").glob("*.mds"))
+    assert [shard.name for shard in shards] == names
+    for name in names:
+        assert (tmp_path / "direct" / name).read_bytes() == (tmp_path / "streaming" / name).read_bytes()
+    entries = [
+        shard_index_entry(
+            basename=shard.name, num_bytes=shard.bytes, num_samples=shard.num_samples, size_limit=size_limit
+        )
+        for shard in shards
+    ]
+    assert {"version": 2, "shards": entries} == json.loads((tmp_path / "streaming/index.json").read_text())
+
+
+def test_streaming_reads_the_samples_back(tmp_path: Path) -> None:
+    from streaming.base.format.mds.reader import MDSReader
+
+    rows = ROW_SETS["many in several shards"]
+    shards = write_directly(tmp_path / "s", rows, size_limit=4096)
+    read: list[Row] = []
+    for shard in shards:
+        entry = shard_index_entry(basename=shard.name, num_bytes=shard.bytes, num_samples=shard.num_samples)
+        reader = MDSReader.from_json(str(tmp_path / "s"), None, entry)
+        read.extend(reader[index] for index in range(shard.num_samples))
+    assert read == rows
+
+
+def test_hash_size_and_offsets_describe_the_file(tmp_path: Path) -> None:
+    rows = ROW_SETS["many in several shards"]
+    shards = write_directly(tmp_path / "s", rows, size_limit=4096)
+    bodies = []
+    for shard in shards:
+        path = tmp_path / "s" / shard.name
+        content = path.read_bytes()
+        assert (shard.bytes, shard.xxh3_128) == (len(content), file_hash(path))
+        assert shard.offsets[-1] == shard.bytes
+        assert len(shard.offsets) == shard.num_samples + 1
+        bodies += [content[a:b] for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]
+    assert [body[28:] for body in bodies] == [b"".join(bytes(part) for part in as_columns(row)) for row in rows]  # type: ignore[arg-type]
+
+
+def test_a_sample_over_the_limit_stands_alone_and_no_shard_is_empty(tmp_path: Path) -> None:
+    rows = [made_row(number, media=b"m" * (9000 if number in (0, 2) else 9)) for number in range(4)]
+    shards = write_directly(tmp_path / "s", rows, size_limit=4096)
+    assert [shard.num_samples for shard in shards] == [1, 1, 1, 1]
+
+
+def test_no_sample_makes_no_shard(tmp_path: Path) -> None:
+    assert ShardWriter(tmp_path).finish() == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_name_shard_and_index(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, size_limit=4096)
+    positions = [writer.write(as_columns(made_row(number, media=b"m" * 1500))) for number in range(5)]
+    assert [(position.shard, position.index) for position in positions] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    writer.finish()
+
+
+def test_a_column_given_in_slices_is_written_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, sliced = ShardWriter(tmp_path / "a"), ShardWriter(tmp_path / "b")
+    columns = as_columns(made_row(1, media=b"abcdef"))
+    whole.write(columns)
+    media = COLUMN_NAMES.index("media")
+    sliced.write([*columns[:media], [memoryview(b"abc"), b"", b"def"], *columns[media + 1 :]])
+    assert whole.finish() == sliced.finish()
+
+
+def test_payloads_are_not_copied_before_the_shard_closes(tmp_path: Path) -> None:
+    media = bytearray(b"before")
+    writer = ShardWriter(tmp_path)
+    writer.write([b"", b"", memoryview(media), b"", b"", b"", b""])
+    media[:] = b"after!"
+    writer.finish()
+    assert b"after!" in (tmp_path / "shard.00000.mds").read_bytes()
+
+
+def test_a_sample_that_no_shard_can_hold_is_refused(tmp_path: Path) -> None:
+    block = memoryview(bytes(1 << 26))
+    writer = ShardWriter(tmp_path)
+    with pytest.raises(DataError, match="at most 4,294,967,295"):
+        writer.write([b"", b"", [block] * 64, b"", b"", b"", b""])
+    assert writer.finish() == ()
+
+
+def test_a_shard_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "shard.00000.mds").write_bytes(b"mine")
+    writer = ShardWriter(tmp_path)
+    writer.write(as_columns(made_row(0, media=b"")))
+    with pytest.raises(StorageError, match=r"shard\.00000\.mds: cannot write [\d,]+ bytes: File exists"):
+        writer.finish()
+    assert (tmp_path / "shard.00000.mds").read_bytes() == b"mine"
+
+
+def test_a_write_that_fails_midway_is_a_storage_error_that_names_file_and_bytes(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from vlm_prep.mds_shard import ShardWriter;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
+        "w = ShardWriter(Path(sys.argv[1])); w.write([b'x' * 5000] + [b''] * 6);\n"
+        "from vlm_catalogs.errors import StorageError\n"
+        "try: w.finish()\n"
+        "except StorageError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "shard.00000.mds: cannot write 5,3" in done.stdout
+
+
+def test_partial_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_at_most_1000(descriptor: int, buffers: list[mds_shard.Buffer]) -> int:
+        return os.write(descriptor, b"".join(buffers)[:1000])
+
+    rows = [made_row(number, media=os.urandom(1700)) for number in range(3)]
+    whole = write_directly(tmp_path / "whole", rows, size_limit=1 << 20)
+    monkeypatch.setattr(os, "writev", write_at_most_1000)
+    assert write_directly(tmp_path / "pieces", rows, size_limit=1 << 20) == whole
+    assert file_hash(tmp_path / "pieces/shard.00000.mds") == whole[0].xxh3_128
+
+
+def test_the_writer_imports_neither_streaming_nor_torch() -> None:
+    script = "import sys, vlm_prep.mds_shard; sys.exit(bool({'streaming', 'torch', 'numpy'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", script], check=True)
