@@ -1,0 +1,133 @@
+"""What holds for every family: exact padding, exact pixels, whole gradients, learning, and equality with the plain loop."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from vlm_catalogs.render.rendered import IGNORED
+
+from vlm_train.models import load_family
+from vlm_train.models.pretrained import enable_gradient_checkpointing, export_model
+
+IMAGE, IMAGES, VIDEO, TEXT = range(4)
+SUBSETS = ((IMAGE,), (IMAGES,), (VIDEO,), (TEXT,), (TEXT, VIDEO), (IMAGE, TEXT), (VIDEO, IMAGES, TEXT, IMAGE))
+
+
+def summed_loss(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).float(), labels_BT[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def loss_of(tiny: Any, module: torch.nn.Module, batch: Any) -> torch.Tensor:
+    return summed_loss(tiny.family.logits(module, batch), batch.labels_BT) / batch.num_supervised_tokens
+
+
+def test_a_padded_batch_gives_the_logits_of_each_sample_alone(tiny: Any) -> None:
+    module = tiny.load().train()
+    with torch.no_grad():
+        together = tiny.family.logits(module, tiny.batch())
+        for index in range(4):
+            alone = tiny.family.logits(module, tiny.batch(index))
+            length = alone.shape[1]
+            assert (together[index, :length] - alone[0]).abs().max() <= 1e-5
+
+
+def test_logits_equal_the_models_own_forward(tiny: Any, reference_loops: ModuleType) -> None:
+    module = tiny.load()
+    plain = AutoModelForImageTextToText.from_pretrained(tiny.folder, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(tiny.folder)
+    with torch.no_grad():
+        for index, case in enumerate(tiny.cases):
+            expected = reference_loops.logits_of(plain, reference_loops.model_inputs(processor, case.plain))
+            assert (tiny.family.logits(module, tiny.batch(index)) - expected).abs().max() <= 1e-6
+
+
+def test_pixels_and_grids_equal_the_processors_own(tiny: Any, reference_loops: ModuleType) -> None:
+    processor = AutoProcessor.from_pretrained(tiny.folder)
+    for index in (IMAGE, IMAGES, VIDEO):
+        inputs = reference_loops.model_inputs(processor, tiny.cases[index].plain)
+        name = "pixel_values_videos" if index == VIDEO else "pixel_values"
+        encoded = torch.cat([medium.pixels for medium in tiny.encode(index).media])
+        assert torch.equal(encoded, inputs[name])
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_every_parameter_gets_a_gradient_whatever_the_media(tiny: Any, subset: tuple[int, ...]) -> None:
+    module = tiny.load().train()
+    loss_of(tiny, module, tiny.batch(*subset)).backward()
+    without = [name for name, parameter in module.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+def test_the_vision_tower_learns_from_images_and_from_videos_and_from_nothing_else(tiny: Any) -> None:
+    for index, learns in ((IMAGE, True), (VIDEO, True), (TEXT, False)):
+        module = tiny.load().train()
+        loss_of(tiny, module, tiny.batch(index)).backward()
+        tower = [
+            p.grad.abs().max().item()
+            for name, p in module.named_parameters()
+            if "vision_model" in name or "visual" in name
+        ]
+        assert (max(tower) > 0) is learns
+
+
+def test_four_samples_of_all_kinds_are_learned_by_heart(tiny: Any) -> None:
+    module = tiny.load().train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    batch = tiny.batch()
+    for _ in range(80):
+        loss = loss_of(tiny, module, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss_of(tiny, module, batch) < 0.1
+
+
+def test_the_first_five_losses_equal_the_plain_loop(tiny: Any, reference_loops: ModuleType) -> None:
+    order = [(IMAGE, TEXT), (VIDEO, IMAGES), (TEXT,), (IMAGES, IMAGE), (VIDEO, TEXT, IMAGE)]
+    plain_steps = [[tiny.cases[index].plain for index in step] for step in order]
+    expected = reference_loops.reference_losses(tiny.folder, plain_steps, lr=1e-3)
+    module = tiny.load().train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.01)
+    losses = []
+    for step in order:
+        loss = loss_of(tiny, module, tiny.batch(*step))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tiny: Any) -> None:
+    module, checkpointed = tiny.load().train(), tiny.load().train()
+    enable_gradient_checkpointing(checkpointed)
+    batch = tiny.batch()
+    for each in (module, checkpointed):
+        loss_of(tiny, each, batch).backward()
+    for (name, parameter), (_, other) in zip(module.named_parameters(), checkpointed.named_parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad), name
+
+
+def test_an_export_reloads_in_plain_transformers_with_equal_logits_keys_and_dtypes(tiny: Any, tmp_path: Path) -> None:
+    module = tiny.load()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.linspace(0, 1e-2, parameter.numel()).view_as(parameter))
+    export_model(module, str(tiny.folder), tmp_path / "export")
+    reloaded, info = AutoModelForImageTextToText.from_pretrained(tmp_path / "export", output_loading_info=True)
+    assert not any(info.values())
+    ours, theirs = module.state_dict(), reloaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in ours)
+    family = load_family(str(tmp_path / "export"), tiny.family.model_type)
+    with torch.no_grad():
+        expected = tiny.family.logits(module, tiny.batch())
+        assert torch.equal(family.logits(reloaded, tiny.batch()), expected)
+    AutoProcessor.from_pretrained(tmp_path / "export")
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {path.name for path in tiny.folder.iterdir()}

@@ -1,0 +1,141 @@
+"""Checkpoints in Hugging Face form: loaded whole or not at all, and written so that plain transformers reloads them."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from vlm_catalogs.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vlm_catalogs.config import Config
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth")
+"""What ``save_pretrained`` writes itself, or what holds weights: never copied from the base model to an export."""
+NUM_KEYS_SHOWN = 10
+
+Part = TypeVar("Part")
+
+
+def read_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The config of ``model``. Raises ConfigError where there is none."""
+    _check_folder(model, "config.json")
+    return _from_pretrained(AutoConfig.from_pretrained, model, revision, trust_remote_code)
+
+
+def read_processor(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ProcessorMixin:
+    """The processor of ``model``. Raises ConfigError where there is none."""
+    processor = _from_pretrained(AutoProcessor.from_pretrained, model, revision, trust_remote_code)
+    if not isinstance(processor, ProcessorMixin):
+        raise ConfigError(f"{model}: holds a tokenizer, but no image processor (processor_config.json or the like)")
+    return processor
+
+
+def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> PreTrainedModel:
+    """The model of a folder or hub name with every weight loaded; attention is sdpa, no cache, no router loss.
+
+    Raises ConfigError where no weights are found, DataError where some are missing or do not fit: nothing is ever left
+    at its random start.
+    """
+    policy = config.policy
+    _check_folder(model, "config.json", *WEIGHTS)
+    load = _loader(dtype)
+    module, info = _from_pretrained(load, model, policy.model_revision, policy.trust_remote_code)
+    refuse_incomplete(model, missing=info["missing_keys"], mismatched=info["mismatched_keys"])
+    module.config.get_text_config().use_cache = False
+    if hasattr(module.config.get_text_config(), "output_router_logits"):
+        module.config.get_text_config().output_router_logits = False
+    return module.to(device)  # type: ignore[no-any-return]
+
+
+def _loader(dtype: torch.dtype) -> Callable[..., Any]:
+    def load(model: str, **kwargs: Any) -> Any:
+        return AutoModelForImageTextToText.from_pretrained(
+            model, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **kwargs
+        )
+
+    return load
+
+
+def _check_folder(model: str, *patterns: str) -> None:
+    """Raise ConfigError for a local folder that lacks what is looked for, and for a path that does not exist."""
+    folder = Path(model)
+    if not folder.is_dir():
+        if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+            raise ConfigError(f"[policy] model_name_or_path = {model!r}: no such folder")
+        return
+    first, *weights = patterns
+    if not (folder / first).is_file():
+        raise ConfigError(f"{folder}: no {first} here, so this is not a model folder")
+    if weights and not any(path for pattern in weights for path in folder.glob(pattern)):
+        raise ConfigError(f"{folder}: no weights here; looked for {' and '.join(weights)}")
+
+
+def _from_pretrained(load: Callable[..., Part], model: str, revision: str | None, trust_remote_code: bool) -> Part:
+    source = {"revision": revision} if revision else {}
+    try:
+        return load(model, trust_remote_code=trust_remote_code, **source)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{model}: cannot be loaded as a model folder or a hub name: {error}") from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "mismatch" not in str(error):
+            raise
+        raise DataError(f"{model}: weights do not fit the config: {error}") from error
+
+
+def refuse_incomplete(model: str, *, missing: Iterable[str], mismatched: Iterable[object]) -> None:
+    """Raise DataError naming the weights that a checkpoint lacks, or that have another shape."""
+    for what, keys in (("missing", sorted(missing)), ("of another shape", sorted(map(str, mismatched)))):
+        if keys:
+            more = f" and {len(keys) - NUM_KEYS_SHOWN} more" if len(keys) > NUM_KEYS_SHOWN else ""
+            raise DataError(
+                f"{model}: {len(keys)} weights are {what}: {', '.join(keys[:NUM_KEYS_SHOWN])}{more}; "
+                "training would start from random values there"
+            )
+
+
+def enable_gradient_checkpointing(module: nn.Module) -> None:
+    """Recompute each layer's activations in the backward pass: less memory, the same gradients."""
+    if not isinstance(module, PreTrainedModel):
+        raise TypeError(f"not a transformers model: {type(module).__name__}")
+    model: Any = module
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def export_model(
+    module: nn.Module, model_source: str, folder: Path, *, state_dict: dict[str, Tensor] | None = None
+) -> None:
+    """Write ``module`` with the tokenizer, processor and template files of ``model_source`` to ``folder``.
+
+    Appears whole, by rename. Raises ConfigError when ``folder`` exists. ``state_dict`` stands in for the module's own.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already; an export never overwrites")
+    if not isinstance(module, PreTrainedModel):
+        raise TypeError(f"not a transformers model: {type(module).__name__}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        module.save_pretrained(staging, state_dict=state_dict)
+        _copy_processor(model_source, staging)
+        staging.chmod(0o755)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copy_processor(model_source: str, folder: Path) -> None:
+    """The files of a local base model are copied as they are; those of a hub model are written by its processor."""
+    source = Path(model_source)
+    if not source.is_dir():
+        read_processor(model_source).save_pretrained(folder)
+        return
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and not any(path.match(name) for name in MODEL_FILES):
+            shutil.copyfile(path, folder / path.name)
