@@ -1,7 +1,6 @@
 """The four samples that every family is tried on, as shards hold them and as plain transformers takes them."""
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -14,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
-from vlm_catalogs.hashing import content_hash
-from vlm_catalogs.render.rendered import MediaPlan, Rendered
-from vlm_catalogs.sample import MediaFacts, Sample
 
+from vlm_catalogs.hashing import content_hash
+from vlm_catalogs.render import RenderSettings, load_renderer
+from vlm_catalogs.render.rendered import Rendered
+from vlm_catalogs.sample import MediaFacts, Sample
 from vlm_train.make_tiny import FAMILIES, make_tiny
 from vlm_train.models import load_family
 from vlm_train.models.family import Family
 
 CONFIG: Any = SimpleNamespace(policy=SimpleNamespace(trust_remote_code=False, model_revision=None))
 FPS = 4
-FRAME_INDICES = (0, 4, 7, 11)
+NUM_FRAMES = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +33,16 @@ class Case:
 
     name: str
     sample: Sample
-    plain: dict[str, Any]
-    """What reference_loops takes."""
+    images: tuple[Image.Image, ...]
+
+    def plain(self, rendered: Rendered) -> dict[str, Any]:
+        """What reference_loops takes: the pictures, and the frames that the plan names."""
+        videos = [
+            plain_video(bytes(self.sample.medium(plan.name)), plan.frame_indices)
+            for plan in rendered.media
+            if plan.kind == "video"
+        ]
+        return {"messages": self.sample.messages, "images": list(self.images), "videos": videos}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,9 @@ class Tiny:
     family: Family
     cases: tuple[Case, ...]
     rendered: tuple[Rendered, ...]
+
+    def plain(self, *indices: int) -> list[dict[str, Any]]:
+        return [self.cases[index].plain(self.rendered[index]) for index in indices]
 
     def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         return self.family.load(str(self.folder), dtype=dtype, device="cpu", config=CONFIG)
@@ -72,13 +82,15 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     make_tiny(request.param, folder)
     family = load_family(str(folder), request.param)
     cases = four_cases()
-    rendered = tuple(render(folder, case, reference_loops) for case in cases)
+    settings = RenderSettings(profile="normal", model_max_length=4096, system_prompt=None)
+    renderer = load_renderer(str(folder), settings=settings)
+    rendered = tuple(renderer.render(case.sample.messages, case.sample.media_table) for case in cases)
     return Tiny(folder=folder, family=family, cases=cases, rendered=rendered)
 
 
 def four_cases() -> tuple[Case, ...]:
     wide, tall, square = picture(1, 96, 64), picture(2, 70, 110), picture(3, 50, 50)
-    clip = np.stack([np.asarray(picture(10 + number, 64, 48)) for number in range(12)])
+    clip = np.stack([np.asarray(picture(10 + number, 64, 48)) for number in range(NUM_FRAMES)])
     image, text = {"type": "image"}, lambda words: {"type": "text", "text": words}
     return (
         case("image", [image, text("What is it?")], "the answer is a red square", images=[wide]),
@@ -115,8 +127,7 @@ def case(name: str, question: list[dict], answer: str, *, images: Any = (), clip
         offset += len(content)
     media = b"".join(content for _, content, *_ in files)
     sample = Sample(sample_id=name, dataset="four", messages=messages, media=media, media_table=tuple(table))
-    videos = [] if clip is None else [plain_video(files[-1][1], FRAME_INDICES)]
-    return Case(name=name, sample=sample, plain={"messages": messages, "images": list(images), "videos": videos})
+    return Case(name=name, sample=sample, images=tuple(images))
 
 
 def png(image: Image.Image) -> bytes:
@@ -141,43 +152,3 @@ def plain_video(content: bytes, indices: tuple[int, ...]) -> dict[str, Any]:
     with av.open(BytesIO(content)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return {"frames": np.stack([frames[i] for i in indices]), "indices": indices, "fps": FPS, "total": len(frames)}
-
-
-def render(folder: Path, case: Case, reference_loops: ModuleType) -> Rendered:
-    processor = AutoProcessor.from_pretrained(folder)
-    inputs = reference_loops.model_inputs(processor, case.plain)
-    labels = reference_loops.answer_labels(processor.tokenizer, inputs["input_ids"])
-    return Rendered(
-        input_ids_T=inputs["input_ids"][0].numpy(),
-        labels_T=labels[0].numpy(),
-        spans=(),
-        media=tuple(plan(facts, grid) for facts, grid in zip(case.sample.media_table, grids(inputs), strict=True)),
-        text_tokens=0,
-        image_tokens=0,
-        video_tokens=0,
-    )
-
-
-def grids(inputs: dict[str, torch.Tensor]) -> list[tuple[int, int, int]]:
-    found = [
-        tuple(grid)
-        for name in ("image_grid_thw", "video_grid_thw")
-        for grid in inputs.get(name, torch.empty(0)).tolist()
-    ]
-    found += [(1, *grid) for grid in inputs.get("image_grid_hw", torch.empty(0)).tolist()]
-    if "pixel_values_videos" in inputs and "video_grid_thw" not in inputs:
-        frames, _, height, width = inputs["pixel_values_videos"].shape
-        found.append((-(-frames // 2), height // 16, width // 16))
-    return found
-
-
-def plan(facts: MediaFacts, grid: tuple[int, int, int]) -> MediaPlan:
-    frames, rows, columns = grid
-    return MediaPlan(
-        name=facts.name, kind=facts.kind, height=rows * 16, width=columns * 16, grid=grid,
-        frame_indices=FRAME_INDICES if facts.kind == "video" else (), num_tokens=frames * rows * columns // 4,
-        num_patches=frames * rows * columns,
-    )  # fmt: skip
-
-
-Render = Callable[[Path, Case], Rendered]
