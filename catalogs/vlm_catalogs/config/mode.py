@@ -1,0 +1,45 @@
+"""Which of the four modes is this, and which of its settings decide the mix?"""
+
+from vlm_catalogs.config.sections import Config
+from vlm_catalogs.model_family import find_family
+
+
+def describe_mode(config: Config) -> str:
+    """The mode, and how it was decided.
+
+    Such as ``Qwen3-VL on i4 data (model_type qwen3_vl from config.json; use_i4 = true)``.
+    """
+    family = find_family(config.policy.model_name_or_path, revision=config.policy.model_revision)
+    by = f"model_type {family.model_type} from config.json" if family.model_type else "family by the model's name"
+    data = "i4 data" if config.custom.use_i4 else "normal data"
+    return f"{family.title} on {data} ({by}; use_i4 = {str(config.custom.use_i4).lower()})"
+
+
+def mix_settings(config: Config) -> dict[str, object]:
+    """The settings that decide the mix, without paths: stored in its manifest and compared when training starts."""
+    custom, mix = config.custom, config.mix
+    return {
+        "custom.use_i4": custom.use_i4,
+        "custom.i4_data_source": custom.i4_data_source if custom.use_i4 else None,
+        "custom.include_video": custom.include_video,
+        "policy.model_max_length": config.policy.model_max_length,
+        "train.train_policy.system_prompt": config.train.train_policy.system_prompt,
+        "train.train_policy.dataset.name": None if custom.use_i4 else config.train.train_policy.dataset.name,
+        "mix.weight_unit": mix.weight_unit,
+        "mix.epoch_samples": mix.epoch_samples,
+        "mix.seed": mix.seed,
+        "mix.convert": mix.convert,
+        "mix.length_policy": mix.length_policy,
+        "mix.max_rejected_fraction": mix.max_rejected_fraction,
+        "mix.max_sample_bytes": mix.max_sample_bytes,
+        "mix.source": [
+            {
+                "name": source.name,
+                "format": source.format,
+                "weight": source.weight,
+                "repeat_time": source.repeat_time,
+                "catalog": source.catalog,
+            }
+            for source in mix.source
+        ],
+    }

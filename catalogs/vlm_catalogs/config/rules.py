@@ -1,0 +1,137 @@
+"""What a Config must hold across its keys, and what its user should know about how settings meet."""
+
+import math
+import re
+
+from vlm_catalogs.config.problems import Problems
+from vlm_catalogs.config.sections import Config, MixSource
+from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.model_family import ModelFamily, find_family
+
+FOLDER_NAME = re.compile(r"[^/\\\0]+")
+
+
+def check(config: Config, problems: Problems) -> tuple[str, ...]:
+    """Report what does not fit together; return what the user should know."""
+    _check_batch(config, problems)
+    _check_schedule(config, problems)
+    _check_patterns(config, problems)
+    _check_names(config, problems)
+    for number, source in enumerate(config.mix.source):
+        _check_source(source, f"mix.source[{number}]", problems)
+    _check_dataset(config, problems)
+    family = _find_family(config, problems)
+    return (*_dataset_notes(config), *_family_notes(config, family))
+
+
+def _check_batch(config: Config, problems: Problems) -> None:
+    mini_batch = config.train.train_policy.mini_batch
+    rows, key = config.train.train_batch_per_replica, "train.train_batch_per_replica"
+    if config.stream.rows_per_step is not None:
+        rows, key = config.stream.rows_per_step, "stream.rows_per_step"
+    if rows % mini_batch:
+        works = ", ".join(str(size) for size in _divisors(rows))
+        problems.add(key, f"expected a multiple of mini_batch ({mini_batch}), got {rows}; mini_batch could be {works}")
+
+
+def _divisors(number: int) -> list[int]:
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})
+
+
+def _check_schedule(config: Config, problems: Problems) -> None:
+    train = config.train
+    warmup = train.optm_warmup_steps
+    if isinstance(warmup, float) and warmup > 1:
+        problems.add(
+            "train.optm_warmup_steps",
+            f"expected a whole number of steps or a share from 0.0 to 1.0, got {warmup}; write {warmup:.0f} for steps",
+        )
+    if train.optm_decay_ratio and train.optm_decay_type == "none":
+        problems.add(
+            "train.optm_decay_ratio",
+            "has no effect without optm_decay_type; set that to 'linear', 'cosine' or 'sqrt', or leave the ratio out",
+        )
+
+
+def _check_patterns(config: Config, problems: Problems) -> None:
+    for name in ("freeze_pattern", "trainable_pattern"):
+        for pattern in getattr(config.policy, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                problems.add(f"policy.{name}", f"expected regular expressions, got {pattern!r}: {error}")
+
+
+def _check_names(config: Config, problems: Problems) -> None:
+    if not config.policy.model_name_or_path:
+        problems.add("policy.model_name_or_path", "missing; name a model folder or a hub id")
+    if not _is_folder_name(config.mix.name):
+        problems.add("mix.name", f"expected the name of one folder, got {config.mix.name!r}")
+    for key, value in (
+        ("train.output_dir", config.train.output_dir),
+        ("mix.root", config.mix.root),
+        ("mix.shards", config.mix.shards),
+    ):
+        if not value.strip():
+            problems.add(key, "expected a path, got an empty string")
+
+
+def _is_folder_name(name: str) -> bool:
+    return name not in (".", "..") and FOLDER_NAME.fullmatch(name) is not None
+
+
+def _check_source(source: MixSource, key: str, problems: Problems) -> None:
+    if source.catalog is not None:
+        if source.name or source.path:
+            problems.add(f"{key}.catalog", "expected either catalog, or name and path; got both")
+        return
+    for name, value in (("name", source.name), ("path", source.path)):
+        if not value:
+            problems.add(f"{key}.{name}", "missing; a source has a name and a path, or a catalog")
+    if source.name and not _is_folder_name(source.name):
+        problems.add(f"{key}.name", f"expected a name without slashes, got {source.name!r}")
+
+
+def _check_dataset(config: Config, problems: Problems) -> None:
+    """Parts of a hub dataset are not built yet; i4 data never reads this table."""
+    dataset = config.train.train_policy.dataset
+    if config.custom.use_i4:
+        return
+    for name in ("subset", "revision", "local_dir"):
+        if getattr(dataset, name):
+            problems.add(
+                f"train.train_policy.dataset.{name}", "datasets of a hub are not built yet; name a local folder or file"
+            )
+    if dataset.split not in ("", "train", ("train",), ()):
+        problems.add("train.train_policy.dataset.split", "splits other than 'train' are not built yet")
+    if dataset.test_size:
+        problems.add("train.train_policy.dataset.test_size", "holding samples out is not built yet; leave it out")
+
+
+def _find_family(config: Config, problems: Problems) -> ModelFamily | None:
+    if not config.policy.model_name_or_path:
+        return None
+    try:
+        return find_family(config.policy.model_name_or_path, revision=config.policy.model_revision)
+    except ConfigError as error:
+        problems.add("policy.model_name_or_path", str(error))
+        return None
+
+
+def _dataset_notes(config: Config) -> tuple[str, ...]:
+    if config.custom.use_i4 and config.train.train_policy.dataset.name:
+        return (
+            "use_i4 = true: [train.train_policy] dataset is not read; put a dataset that should stand beside the i4 "
+            "sources into a [[mix.source]] table",
+        )
+    return ()
+
+
+def _family_notes(config: Config, family: ModelFamily | None) -> tuple[str, ...]:
+    if family is None or family.family != "nemotron_vl" or not config.custom.enable_moe_load_balancing_training:
+        return ()
+    return (
+        "EXPERTS ARE NOT BALANCED: enable_moe_load_balancing_training is true (the default), but balancing is not "
+        "built yet; the router's bias stays as the checkpoint has it. Set it to false to say that this is meant",
+    )

@@ -1,0 +1,326 @@
+"""The sections of a TOML as frozen values: the cosmos-rl vocabulary that people's files use, plus [mix] and [stream].
+
+Defaults live here and nowhere else. A bound or a Literal in a type is checked by the loader, with file and line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from vlm_catalogs.config.values import Bound
+
+FROM_COMMAND_LINE = 0
+"""The line of a key that ``--set`` gave."""
+
+Count = Annotated[int, Bound(low=0)]
+PositiveCount = Annotated[int, Bound(low=1)]
+Fraction = Annotated[float, Bound(low=0, high=1)]
+NonNegative = Annotated[float, Bound(low=0)]
+Positive = Annotated[float, Bound(above=0)]
+Beta = Annotated[float, Bound(low=0, below=1)]
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomSection:
+    """[custom]: which data, and the i4 side of it."""
+
+    use_i4: bool = False
+    """True trains on i4 data, false on normal datasets."""
+    i4_data_source: str = "i4_data_utils.data_weight_default"
+    """``module.attribute`` of the weight dictionary; the module is read as data, not executed."""
+    s3_bucket: str = "nv-cosmos-zu-videos"
+    """Bucket of i4 sources that name none."""
+    s3_credentials_path: str = "credentials/s3_training.secret"
+    """JSON file whose keys go to the S3 client as they are."""
+    include_video: bool = False
+    """False leaves every sample with a video out of the mix."""
+    train_layers: tuple[str, ...] = ()
+    """Class names of the modules left trainable; empty trains what the patterns of [policy] leave."""
+    enable_moe_load_balancing_training: bool = True
+    """Balance the experts without an auxiliary loss; only models with experts have any."""
+    n_step_per_workload_report: PositiveCount = 10
+    """Steps between two reports of the experts' load."""
+    allow_catalog_code: bool = False
+    """True executes a catalogue module that cannot be read as data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSection:
+    """[train.train_policy.dataset] and [validation.dataset]: one normal dataset."""
+
+    name: str = ""
+    """Path of a JSONL folder, a JSONL file or a LLaVA JSON file."""
+    subset: str = ""
+    revision: str = ""
+    split: str | tuple[str, ...] = ""
+    test_size: Annotated[int | float | None, Bound(low=0)] = None
+    """Samples (a whole number) or share (a fraction) held out."""
+    local_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainPolicySection:
+    """[train.train_policy]: supervised fine-tuning and its batches."""
+
+    type: Literal["sft"] = "sft"
+    dataset: DatasetSection = DatasetSection()
+    mini_batch: PositiveCount = 2
+    """Rows per micro-batch."""
+    dataloader_shuffle: bool = True
+    dataloader_seed: int = 0
+    """Seed of the order of samples in an epoch."""
+    dataloader_num_workers: Count = 0
+    dataloader_prefetch_factor: PositiveCount | None = None
+    dataloader_drop_last: bool = False
+    """True drops a short last step; false fills it with rows that count for nothing."""
+    conversation_column_name: str = "conversations"
+    system_prompt: str = ""
+    """Put before conversations that have no system message; empty puts none."""
+    balance_dp_token: bool = True
+    """The loss is a mean over the supervised tokens of the whole step."""
+    enable_dp_load_balancing: bool = False
+    load_balanced_pool_size: PositiveCount = 32
+    load_balanced_max_tokens_for_batch: PositiveCount | None = None
+    load_balanced_batching_strategy: str = "prefer_closest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSection:
+    """[train.ckpt]: what is saved, and when."""
+
+    enable_checkpoint: bool = False
+    save_freq: PositiveCount = 20
+    """Steps between two checkpoints."""
+    save_freq_in_epoch: Count = 0
+    save_mode: Literal["async", "sync"] = "async"
+    max_keep: Annotated[int, Bound(low=-1)] = 5
+    """Checkpoints kept, newest first; -1 keeps all."""
+    export_safetensors: bool = True
+    """Write a model folder that plain transformers loads, beside each checkpoint."""
+    upload_hf: bool = False
+    hf_repo_name: str = ""
+    upload_s3: bool | Literal["final", "all"] = False
+    s3_bucket: str | None = None
+    s3_prefix: str = "outputs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSection:
+    """[train]: length, optimizer, precision."""
+
+    resume: bool | str = False
+    """True continues from the newest checkpoint of output_dir; a path from that checkpoint."""
+    epoch: PositiveCount = 1
+    """Epochs; training ends at the earlier of this and max_num_steps."""
+    output_dir: str = "./outputs"
+    max_num_steps: PositiveCount | None = None
+    """Optimizer steps."""
+    train_batch_per_replica: PositiveCount = 8
+    """Rows per optimizer step per data-parallel rank."""
+    optm_name: Literal["AdamW"] = "AdamW"
+    optm_lr: NonNegative = 1e-6
+    optm_impl: Literal["fused", "foreach", "for-loop"] = "fused"
+    optm_weight_decay: NonNegative = 0.01
+    optm_betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: Positive = 1e-6
+    optm_warmup_steps: Annotated[int | float, Bound(low=0)] = 20
+    """Steps when a whole number; a share of all steps when a float from 0.0 to 1.0."""
+    optm_decay_type: Literal["none", "linear", "cosine", "sqrt"] = "none"
+    optm_decay_ratio: Fraction | None = None
+    """Share of all steps that the decay takes, at the end; None decays from the end of the warm-up."""
+    optm_min_lr_factor: Fraction = 0.0
+    """The decay ends at this times optm_lr."""
+    optm_grad_norm_clip: NonNegative = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    param_dtype: Dtype = "bfloat16"
+    """Type of parameters and activations in forward and backward."""
+    master_dtype: Dtype = "float32"
+    """Type of the parameters that the optimizer keeps."""
+    fsdp_reduce_dtype: Dtype = "float32"
+    fsdp_offload: bool = False
+    fsdp_reshard_after_forward: Literal["default", "always", "never"] = "default"
+    compile: bool = True
+    """Compile the model on CUDA."""
+    seed: int | None = None
+    """Seed of everything random in the loop; None is 0."""
+    deterministic: bool = False
+    """Use only kernels that give the same bits each time."""
+    sequence_packing: bool = False
+    save_ckpt_at_exit: bool = True
+    """Save a checkpoint after the last step."""
+    train_policy: TrainPolicySection = TrainPolicySection()
+    ckpt: CheckpointSection = CheckpointSection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelismSection:
+    """[policy.parallelism]: how ranks share the work."""
+
+    dp_shard_size: Annotated[int, Bound(low=-1)] = 1
+    """Ranks that share one copy of the parameters; -1 takes all that are left."""
+    dp_replicate_size: PositiveCount = 1
+    tp_size: PositiveCount = 1
+    ep_size: PositiveCount = 1
+    cp_size: PositiveCount = 1
+    pp_size: PositiveCount = 1
+    n_init_replicas: PositiveCount = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSection:
+    """[policy.lora]: low-rank adapters."""
+
+    r: PositiveCount = 8
+    lora_alpha: Positive = 8.0
+    lora_dropout: Fraction = 0.0
+    target_modules: str | tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
+    use_rslora: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySection:
+    """[policy]: the model, and which of its parameters train."""
+
+    model_name_or_path: str = ""
+    """A model folder or a hub id; required."""
+    model_revision: str | None = None
+    model_safetensor_path: str | None = None
+    model_max_length: PositiveCount = 4096
+    """Tokens in a row, at most."""
+    model_gradient_checkpointing: bool = True
+    freeze_pattern: tuple[str, ...] = ()
+    """Regular expressions on parameter names; what matches is frozen."""
+    trainable_pattern: tuple[str, ...] = ()
+    """Regular expressions on parameter names; only what matches trains."""
+    trainable_map: Mapping[str, bool] | None = None
+    enable_liger_kernel: bool = False
+    aux_loss_coeff: NonNegative = 0.0
+    trust_remote_code: bool = False
+    """True runs code that comes with the checkpoint."""
+    parallelism: ParallelismSection = ParallelismSection()
+    lora: LoraSection | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationSection:
+    """[validation]: a held-out loss during training."""
+
+    enable: bool = False
+    freq: PositiveCount = 20
+    """Steps between two validations."""
+    val_before_train: bool = False
+    batch_size: PositiveCount | None = None
+    dataset: DatasetSection = DatasetSection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSection:
+    """[logging]: where numbers go; metrics.jsonl is always written."""
+
+    logger: tuple[Literal["console", "wandb", "tensorboard", "trackio"], ...] = ("console",)
+    project_name: str = ""
+    experiment_name: str = ""
+    log_interval: PositiveCount = 10
+    """Steps between two plain lines where there is no terminal."""
+    report_mfu: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixSource:
+    """[[mix.source]]: one dataset, or a catalogue of them."""
+
+    name: str = ""
+    path: str = ""
+    """A file or a folder."""
+    format: Literal["auto", "jsonl", "llava"] = "auto"
+    """``auto`` looks at the files and says what it found."""
+    weight: NonNegative = 1.0
+    """Relative to all other sources; 0 leaves the source out."""
+    media_root: str | None = None
+    """Folder that relative media paths start from; None is the folder of each file."""
+    catalog: str | None = None
+    """Path of a catalogue TOML; then name and path are not given."""
+    repeat_time: Positive = 1.0
+    """Under 1 takes that fraction of the samples; from 1 repeats them."""
+    line: int = field(default=FROM_COMMAND_LINE, compare=False)
+    """Line of the table in the TOML."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixSection:
+    """[mix]: what the mix is made of, and where it lies."""
+
+    root: str = "mixes"
+    name: str = ""
+    """Folder of the mix under root; the loader fills it with the file's stem."""
+    shards: str = "shards"
+    """Folder of converted sources; mixes share it."""
+    i4_root: str | None = None
+    """A local mirror of the i4 bucket."""
+    source: tuple[MixSource, ...] = ()
+    weight_unit: Literal["samples", "tokens", "repeats"] = "samples"
+    epoch_samples: PositiveCount | None = None
+    """Draws in one epoch; None is the number of selected samples."""
+    seed: int = 0
+    convert: Literal["all", "needed"] = "all"
+    length_policy: Literal["drop", "shrink_media", "cut_text"] = "drop"
+    """What happens to a sample longer than model_max_length."""
+    allow_missing_tars: bool = False
+    """True skips tars that wdinfo.json names but that are not there."""
+    max_rejected_fraction: Fraction = 0.01
+    """The build fails when more of a source is rejected (and more than 10 samples)."""
+    max_sample_bytes: PositiveCount = 268_435_456
+    num_workers: Count = 0
+    """Processes that convert; 0 uses every core."""
+    fetch_media: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSection:
+    """[stream]: how training reads the shards."""
+
+    rows_per_step: PositiveCount | None = None
+    """Rows of one optimizer step over all ranks; None is train_batch_per_replica x ranks at the first start."""
+    max_bad_samples: Count = 0
+    """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
+    num_workers: Count = 0
+    """Processes that read and decode; 0 reads in the training process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One TOML, read and checked. Fields that are not compared are about the file; all others are settings."""
+
+    path: Path = field(compare=False)
+    custom: CustomSection = CustomSection()
+    train: TrainSection = TrainSection()
+    policy: PolicySection = PolicySection()
+    validation: ValidationSection = ValidationSection()
+    logging: LoggingSection = LoggingSection()
+    mix: MixSection = MixSection()
+    stream: StreamSection = StreamSection()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a user should know: settings without effect, and what to use instead."""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Dotted key -> line where the user wrote it; FROM_COMMAND_LINE when ``--set`` did."""
+
+    @property
+    def mix_name(self) -> str:
+        """Name of the mix: ``[mix] name``, else the stem of the file."""
+        return self.mix.name or self.path.stem
+
+    def where(self, key: str) -> str:
+        """Where ``key`` was written, such as ``configs/x.toml:12``; just the file for a default."""
+        line = self.lines.get(key)
+        if line == FROM_COMMAND_LINE:
+            return "--set"
+        return f"{self.path}:{line}" if line else str(self.path)
+
+    def resolved_toml(self) -> str:
+        """Every setting with the value it came to have, as TOML that loads to an equal Config."""
+        from vlm_catalogs.config.toml_text import config_text
+
+        return config_text(self)
