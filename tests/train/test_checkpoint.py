@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vlm_catalogs.errors import DataError
+from vlm_train.checkpoint import (
+    CHECKPOINTS,
+    RunState,
+    checkpoint_path,
+    complete_checkpoints,
+    load_tensors,
+    read_state,
+    save_checkpoint,
+)
+from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_hyperparameters, set_lr
+
+SETTINGS = OptimizerSettings(
+    name="AdamW", lr=0.1, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+)
+
+
+def model() -> tuple[nn.Module, Optimizer]:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    module[0].requires_grad_(False)
+    return module, build_optimizer(module.parameters(), SETTINGS)
+
+
+def train(module: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
+    losses = []
+    for step in steps:
+        torch.manual_seed(step)
+        loss = module(torch.randn(4, 3)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        clip_gradients(module.parameters(), max_norm=SETTINGS.grad_norm_clip)
+        set_lr(optimizer, 0.1 / (1 + step))
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def state(step: int) -> RunState:
+    return RunState(step=step, epoch=0, epoch_step=step, model="tiny", fingerprint={"mix": "abc", "seed": 0})
+
+
+def test_a_reloaded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    module, optimizer = model()
+    train(module, optimizer, range(3))
+    path = save_checkpoint(tmp_path, state(3), module=module, optimizer=optimizer, max_keep=5)
+    expected = train(module, optimizer, range(3, 8))
+    module, optimizer = model()
+    assert read_state(path) == state(3)
+    load_tensors(path, module=module, optimizer=optimizer)
+    set_hyperparameters(optimizer, SETTINGS)
+    assert train(module, optimizer, range(3, 8)) == expected
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "state.json"])
+def test_one_flipped_byte_is_found_and_named(tmp_path: Path, name: str) -> None:
+    module, optimizer = model()
+    path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: damaged"):
+        read_state(path)
+
+
+def test_a_missing_or_short_file_is_found_and_named(tmp_path: Path) -> None:
+    module, optimizer = model()
+    path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
+    tensors = path / "__0_0.distcp"
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    with pytest.raises(DataError, match="were written"):
+        read_state(path)
+    tensors.unlink()
+    with pytest.raises(DataError, match=r"__0_0\.distcp: missing"):
+        read_state(path)
+
+
+def test_a_save_that_was_killed_is_no_checkpoint_and_does_not_stop_the_next(tmp_path: Path) -> None:
+    module, optimizer = model()
+    half = tmp_path / CHECKPOINTS / "step-2.tmp"
+    half.mkdir(parents=True)
+    (half / "__0_0.distcp").write_bytes(b"half")
+    (tmp_path / CHECKPOINTS / "step-1").mkdir()
+    assert complete_checkpoints(tmp_path) == []
+    path = save_checkpoint(tmp_path, state(2), module=module, optimizer=optimizer, max_keep=5)
+    assert complete_checkpoints(tmp_path) == [path]
+    assert read_state(path).step == 2
+
+
+def test_max_keep_removes_the_oldest_by_number_and_minus_one_keeps_all(tmp_path: Path) -> None:
+    module, optimizer = model()
+    for step in (8, 9, 10):
+        save_checkpoint(tmp_path, state(step), module=module, optimizer=optimizer, max_keep=-1)
+    assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (8, 9, 10)]
+    save_checkpoint(tmp_path, state(11), module=module, optimizer=optimizer, max_keep=2)
+    assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (10, 11)]

@@ -1,0 +1,32 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vlm_catalogs.errors import DataError
+from vlm_train.metrics import open_metrics, read_metrics
+
+
+def test_a_line_torn_by_a_kill_is_cut_and_the_next_attempt_is_one_higher(tmp_path: Path) -> None:
+    with open_metrics(tmp_path) as log:
+        log.write({"step": 1, "train/loss": 0.1})
+        log.write({"step": 2, "train/loss": 0.2})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "train/lo')
+    with open_metrics(tmp_path) as log:
+        assert log.attempt == 2
+        log.write({"step": 2, "train/loss": 0.2})
+    assert [(line["step"], line["attempt"]) for line in read_metrics(path)] == [(1, 1), (2, 1), (2, 2)]
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    with open_metrics(tmp_path) as log:
+        log.write({"step": 1})
+        assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "attempt": 1}
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2: not a line of metrics"):
+        read_metrics(path)

@@ -1,0 +1,183 @@
+"""Checkpoints: whole or not there. Written beside their name, hashed, marked COMPLETE last, then renamed.
+
+    checkpoints/step-20/    .metadata, *.distcp (weights and optimizer), state.json, COMPLETE
+
+state.json holds where the run stood, the fingerprint that resume compares, and size and hash of every other file;
+COMPLETE holds the hash of state.json. No random state is stored: every step seeds its own generators (loop.seed_step).
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError
+from vlm_catalogs.hashing import content_hash, file_hash
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+CHECKPOINTS = "checkpoints"
+STATE_FILE = "state.json"
+COMPLETE_FILE = "COMPLETE"
+FORMAT = "vlm-mix/checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """Where a run stands after a step: all that resume needs beside weights and optimizer."""
+
+    step: int
+    """Optimizer steps done."""
+    epoch: int
+    """Epoch of the next step."""
+    epoch_step: int
+    """The next step within that epoch, as in the epoch table."""
+    model: str
+    """``[policy] model_name_or_path``: where the processor is, for an export."""
+    fingerprint: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFile:
+    """One file of a checkpoint by content."""
+
+    name: str
+    bytes: int
+    xxh3_128: str
+
+
+def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimizer: "Optimizer", max_keep: int) -> Path:
+    """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all)."""
+    folder = run / CHECKPOINTS
+    final = checkpoint_path(run, state.step)
+    staging = final.with_name(f"{final.name}.tmp")
+    if staging.exists():  # left by a killed save of ours: never whole, never read
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
+    _save_tensors(staging, module, optimizer)
+    files = [_describe(path) for path in sorted(staging.iterdir())]
+    text = json_text.dumps_indented(
+        {"format": FORMAT, "version": VERSION, **asdict(state), "files": [asdict(file) for file in files]}
+    ).encode()
+    _write_synced(staging / STATE_FILE, text)
+    _write_synced(staging / COMPLETE_FILE, f"{content_hash(text)}\n".encode())
+    _sync_folder(staging)
+    staging.rename(final)
+    _sync_folder(folder)
+    _remove_oldest(run, max_keep)
+    return final
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` stands."""
+    return run / CHECKPOINTS / f"step-{step}"
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first. A folder without its COMPLETE mark was never one."""
+    found = [path for path in (run / CHECKPOINTS).glob("step-*") if (path / COMPLETE_FILE).is_file()]
+    return sorted((path for path in found if step_of(path) is not None), key=lambda path: step_of(path) or 0)
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step of ``step-N``; None for other names, such as a staging folder."""
+    text = checkpoint.name.removeprefix("step-")
+    return int(text) if text.isdigit() else None
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """The state of a checkpoint, after every file has been compared with its hash.
+
+    Raises DataError naming the file that is missing, damaged or too new: a damaged one is never skipped silently.
+    """
+    path = checkpoint / STATE_FILE
+    hint = "move the folder away to resume from the one before"
+    try:
+        text = path.read_bytes()
+        if content_hash(text) != (checkpoint / COMPLETE_FILE).read_text().strip():
+            raise DataError(f"{path}: damaged: its hash differs from {COMPLETE_FILE}; {hint}")
+        fields = json_text.loads(text)
+        if fields.pop("format") != FORMAT or fields.pop("version") > VERSION:
+            raise DataError(f"{path}: written by a newer vlm-mix; use that one")
+        for file in fields.pop("files"):
+            _check_file(checkpoint, CheckpointFile(**file), hint)
+        return RunState(**fields)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged: {error}; {hint}") from error
+
+
+def load_tensors(checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer | None" = None) -> None:
+    """Fill the module, and the optimizer where one is given, from a checkpoint that ``read_state`` has checked."""
+    from torch.distributed.checkpoint.state_dict import (
+        get_model_state_dict,
+        get_optimizer_state_dict,
+        set_model_state_dict,
+        set_optimizer_state_dict,
+    )
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    state: dict[str, Any] = {"model": get_model_state_dict(module)}
+    if optimizer is not None:
+        state["optimizer"] = get_optimizer_state_dict(module, optimizer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        load(state, checkpoint_id=checkpoint, no_dist=True)
+    set_model_state_dict(module, state["model"])
+    if optimizer is not None:
+        set_optimizer_state_dict(module, optimizer, state["optimizer"])
+
+
+def _save_tensors(folder: Path, module: "nn.Module", optimizer: "Optimizer") -> None:
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    weights, moments = get_state_dict(module, optimizer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=True)  # syncs its files
+
+
+def _describe(path: Path) -> CheckpointFile:
+    return CheckpointFile(name=path.name, bytes=path.stat().st_size, xxh3_128=file_hash(path))
+
+
+def _check_file(checkpoint: Path, file: CheckpointFile, hint: str) -> None:
+    path = checkpoint / file.name
+    if not path.is_file():
+        raise DataError(f"{path}: missing, so this checkpoint is damaged; {hint}")
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise DataError(f"{path}: damaged: {size:,} bytes, {file.bytes:,} were written; {hint}")
+    if file_hash(path) != file.xxh3_128:
+        raise DataError(f"{path}: damaged: its content differs from what was written (xxh3_128); {hint}")
+
+
+def _remove_oldest(run: Path, max_keep: int) -> None:
+    if max_keep < 0:
+        return
+    for path in complete_checkpoints(run)[: -max(1, max_keep)]:
+        gone = path.with_name(f"{path.name}.tmp")  # renamed first, so that a kill leaves no half of a checkpoint
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,63 @@
+"""metrics.jsonl: one JSON object a step, flushed line by line; a killed run leaves at most one torn line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends one line a step; every line carries the attempt (1 for the first start, one more for each resume)."""
+
+    def __init__(self, file: IO[str], *, attempt: int) -> None:
+        self._file = file
+        self.attempt = attempt
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one step and hand it to the operating system, so that a kill loses nothing written before."""
+        self._file.write(json_text.dumps({**values, "attempt": self.attempt}) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def open_metrics(output_dir: Path) -> MetricsLog:
+    """The log of a new attempt. A line torn by a kill is cut off first: it would spoil the file for every reader."""
+    path = output_dir / METRICS_FILE
+    attempt = 1
+    if path.exists():
+        cut_torn_line(path)
+        attempt = 1 + max((line.get("attempt", 1) for line in read_metrics(path)), default=0)
+    return MetricsLog(path.open("a", encoding="utf-8"), attempt=attempt)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file, of every attempt. Raises DataError for a line that is no JSON object."""
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(dict(json.loads(text)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not a line of metrics: {error}; move the file away") from error
+    return lines
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what follows the last newline."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
