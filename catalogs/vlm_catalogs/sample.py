@@ -22,7 +22,7 @@ MDS_COLUMNS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaFacts:
-    """What is known of one image or video from its headers; a row of ``media_table``, in the order of first reference."""
+    """What is known of one medium from its headers; a row of ``media_table``, which is in order of first reference."""
 
     name: str
     """``image_0``, ``video_0``, ...: the name that ``messages`` use."""
@@ -72,7 +72,8 @@ class Sample:
     dataset: str
     messages: list[dict[str, Any]]
     alternatives: list[list[dict[str, Any]]] = field(default_factory=list)
-    media: bytes = b""
+    media: bytes | memoryview = b""
+    """The encoded files back to back; a reader gives a slice of its memory map."""
     media_table: tuple[MediaFacts, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
