@@ -52,7 +52,7 @@ class _Timeline:
     last: int | None = None
     last_duration: int = 0
 
-    def add(self, packet: Packet) -> None:
+    def add(self, packet: Packet[VideoStream]) -> None:
         self.frames += 1
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
@@ -66,7 +66,7 @@ class _Timeline:
 def read_video_header(content: memoryview, video_format: str) -> VideoHeader:
     """The facts of a video whose first bytes are those of ``video_format``, a key of DEMUXERS. Raises ValueError."""
     try:
-        with av.open(MemoryFile(content), format=DEMUXERS[video_format]) as container:
+        with av.open(MemoryFile(content), mode="r", format=DEMUXERS[video_format]) as container:
             return _read(container)
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"no readable {video_format} video: {error.strerror or error}") from error
@@ -95,7 +95,7 @@ def _read(container: InputContainer) -> VideoHeader:
     )
 
 
-def _frame_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def _frame_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     for packet in container.demux(stream):
         if packet.size and not packet.is_discard and not packet.is_corrupt:
             yield packet
