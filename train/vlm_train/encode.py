@@ -3,6 +3,7 @@
 Tensor names carry their shape: T frames, 3 colours, H and W pixels, 0 to 255.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
@@ -62,8 +63,17 @@ class BrokenMedia(Exception):
     """What is wrong with a media file, before it is known whose it is."""
 
 
-MEDIA_ERRORS = (BrokenMedia, OSError, SyntaxError, ValueError, Image.DecompressionBombError, av.FFmpegError)
-"""What Pillow and PyAV raise for bytes that they cannot decode (Pillow's PNG reader raises SyntaxError)."""
+MEDIA_ERRORS = (
+    BrokenMedia,
+    Image.DecompressionBombError,
+    av.FFmpegError,
+    EOFError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow and PyAV raise for bytes that they cannot decode (Pillow's readers of PNG and EXIF raise SyntaxError)."""
 
 
 def frame_1_3HW(pixels_HW3: NDArray[np.uint8]) -> Tensor:
@@ -80,12 +90,12 @@ def decode_image(content: memoryview) -> NDArray[np.uint8]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """``image`` in 8-bit RGB, whatever its mode."""
-    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     if image.mode in SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling, which turns 16-bit scans white.
         return Image.fromarray((np.array(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
     return image.convert("RGB")
 
 

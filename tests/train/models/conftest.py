@@ -22,9 +22,20 @@ from vlm_train.make_tiny import FAMILIES, make_tiny
 from vlm_train.models import load_family
 from vlm_train.models.family import Family
 
-CONFIG: Any = SimpleNamespace(policy=SimpleNamespace(trust_remote_code=False, model_revision=None))
 FPS = 4
 NUM_FRAMES = 24
+
+
+def model_settings() -> Any:
+    """As much of a Config as loading a model looks at."""
+    return SimpleNamespace(
+        policy=SimpleNamespace(trust_remote_code=False, model_revision=None, model_safetensor_path=None)
+    )
+
+
+@pytest.fixture
+def config() -> Any:
+    return model_settings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +69,7 @@ class Tiny:
         return [self.cases[index].plain(self.rendered[index]) for index in indices]
 
     def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-        return self.family.load(str(self.folder), dtype=dtype, device="cpu", config=CONFIG)
+        return self.family.load(str(self.folder), dtype=dtype, device="cpu", config=model_settings())
 
     def encode(self, index: int) -> Any:
         return self.family.encode(self.cases[index].sample, self.rendered[index])

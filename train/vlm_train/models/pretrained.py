@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -25,7 +27,7 @@ Part = TypeVar("Part")
 
 def read_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The config of ``model``. Raises ConfigError where there is none."""
-    _check_folder(model, "config.json")
+    _check_folder(model, ("config.json",))
     return _from_pretrained(AutoConfig.from_pretrained, model, revision, trust_remote_code)
 
 
@@ -44,49 +46,45 @@ def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | st
     at its random start.
     """
     policy = config.policy
-    _check_folder(model, "config.json", *WEIGHTS)
-    load = _loader(dtype)
-    module, info = _from_pretrained(load, model, policy.model_revision, policy.trust_remote_code)
-    refuse_incomplete(model, missing=info["missing_keys"], mismatched=info["mismatched_keys"])
-    module.config.get_text_config().use_cache = False
-    if hasattr(module.config.get_text_config(), "output_router_logits"):
-        module.config.get_text_config().output_router_logits = False
+    weights = policy.model_safetensor_path or model
+    model_config = read_config(model, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code)
+    _check_folder(weights, ("config.json",))
+    _check_folder(weights, WEIGHTS)
+    load: Callable[..., Any] = partial(
+        AutoModelForImageTextToText.from_pretrained,
+        config=model_config,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are named below, instead of one at a time in a log
+    )
+    module, info = _from_pretrained(load, weights, policy.model_revision, policy.trust_remote_code)
+    refuse_incomplete(weights, missing=info["missing_keys"], mismatched=info["mismatched_keys"])
+    text_config = module.config.get_text_config()
+    text_config.use_cache = False
+    if hasattr(text_config, "output_router_logits"):
+        text_config.output_router_logits = False
     return module.to(device)  # type: ignore[no-any-return]
 
 
-def _loader(dtype: torch.dtype) -> Callable[..., Any]:
-    def load(model: str, **kwargs: Any) -> Any:
-        return AutoModelForImageTextToText.from_pretrained(
-            model, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **kwargs
-        )
-
-    return load
-
-
-def _check_folder(model: str, *patterns: str) -> None:
-    """Raise ConfigError for a local folder that lacks what is looked for, and for a path that does not exist."""
+def _check_folder(model: str, patterns: Sequence[str]) -> None:
+    """Raise ConfigError for a local folder without any of the files looked for, and for a path that does not exist."""
     folder = Path(model)
-    if not folder.is_dir():
-        if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-            raise ConfigError(f"[policy] model_name_or_path = {model!r}: no such folder")
-        return
-    first, *weights = patterns
-    if not (folder / first).is_file():
-        raise ConfigError(f"{folder}: no {first} here, so this is not a model folder")
-    if weights and not any(path for pattern in weights for path in folder.glob(pattern)):
-        raise ConfigError(f"{folder}: no weights here; looked for {' and '.join(weights)}")
+    if folder.is_dir():
+        if not any(path for pattern in patterns for path in folder.glob(pattern)):
+            raise ConfigError(f"{folder}: no weights or config of a model here; looked for {' or '.join(patterns)}")
+    elif folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise ConfigError(f"{model}: no such folder (a hub name has the form owner/name)")
 
 
 def _from_pretrained(load: Callable[..., Part], model: str, revision: str | None, trust_remote_code: bool) -> Part:
     source = {"revision": revision} if revision else {}
     try:
         return load(model, trust_remote_code=trust_remote_code, **source)
+    except SafetensorError as error:
+        raise DataError(f"{model}: damaged weights: {error}; fetch the checkpoint again") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{model}: cannot be loaded as a model folder or a hub name: {error}") from error
-    except RuntimeError as error:
-        if "size mismatch" not in str(error) and "mismatch" not in str(error):
-            raise
-        raise DataError(f"{model}: weights do not fit the config: {error}") from error
 
 
 def refuse_incomplete(model: str, *, missing: Iterable[str], mismatched: Iterable[object]) -> None:
