@@ -180,17 +180,9 @@ NOT_BUILT: dict[str, Fate] = {
     **_refused(f"{NO_DIFFUSION}; leave it false", "policy.is_diffusers", unless=(False,)),
     **_refused("distillation is not built yet; leave it false", "distillation.enable", unless=(False,)),
     **_refused(
-        "unshuffled epochs are not built yet; leave it true", "train.train_policy.dataloader_shuffle", unless=(True,)
-    ),
-    **_refused(
         "a loss that is a mean over samples is not built yet; leave it true",
         "train.train_policy.balance_dp_token",
         unless=(True,),
-    ),
-    **_refused(
-        "other columns are not built yet; name it 'messages' or 'conversations' in the data",
-        "train.train_policy.conversation_column_name",
-        unless=("conversations", "messages"),
     ),
     **_refused("use save_freq; saving by epochs is not built yet", "train.ckpt.save_freq_in_epoch", unless=(0,)),
     **_refused(f"{UPLOADS}; leave it false", "train.ckpt.upload_hf", "train.ckpt.upload_s3", unless=(False,)),
@@ -199,7 +191,6 @@ NOT_BUILT: dict[str, Fate] = {
         "policy.model_safetensor_path",
         unless=(),
     ),
-    **_refused("not built yet; use trainable_pattern or freeze_pattern", "policy.trainable_map", unless=({},)),
     **_refused(
         NO_REVIEWED_KERNELS,
         *(f"policy.enable_liger_{key}" for key in ("kernel", "cross_entropy", "fused_cross_entropy")),

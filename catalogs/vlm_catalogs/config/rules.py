@@ -4,10 +4,12 @@ import math
 import re
 
 from vlm_catalogs.config.problems import Problems
-from vlm_catalogs.config.sections import Config, MixSource
+from vlm_catalogs.config.sections import Config, DatasetSection, MixSource
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import ModelFamily, find_family
 
+READ_COLUMNS = ("messages", "conversations")
+"""The reader of each form finds these by itself."""
 FOLDER_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -42,10 +44,10 @@ def _divisors(number: int) -> list[int]:
 def _check_schedule(config: Config, problems: Problems) -> None:
     train = config.train
     warmup = train.optm_warmup_steps
-    if isinstance(warmup, float) and warmup > 1:
+    if isinstance(warmup, float) and warmup > 1 and not warmup.is_integer():
         problems.add(
             "train.optm_warmup_steps",
-            f"expected a whole number of steps or a share from 0.0 to 1.0, got {warmup}; write {warmup:.0f} for steps",
+            f"expected a whole number of steps, or a share from 0.0 to 1.0, got {warmup}",
         )
     if train.optm_decay_ratio and train.optm_decay_type == "none":
         problems.add(
@@ -94,8 +96,8 @@ def _check_source(source: MixSource, key: str, problems: Problems) -> None:
 
 
 def _check_dataset(config: Config, problems: Problems) -> None:
-    """Parts of a hub dataset are not built yet; i4 data never reads this table."""
-    dataset = config.train.train_policy.dataset
+    """What names a part of a hub dataset is not built yet; with i4 data nothing reads these keys."""
+    policy, dataset = config.train.train_policy, config.train.train_policy.dataset
     if config.custom.use_i4:
         return
     for name in ("subset", "revision", "local_dir"):
@@ -107,6 +109,11 @@ def _check_dataset(config: Config, problems: Problems) -> None:
         problems.add("train.train_policy.dataset.split", "splits other than 'train' are not built yet")
     if dataset.test_size:
         problems.add("train.train_policy.dataset.test_size", "holding samples out is not built yet; leave it out")
+    if policy.conversation_column_name not in READ_COLUMNS:
+        problems.add(
+            "train.train_policy.conversation_column_name",
+            f"expected one of {', '.join(READ_COLUMNS)}, got {policy.conversation_column_name!r}; others are not built yet",
+        )
 
 
 def _find_family(config: Config, problems: Problems) -> ModelFamily | None:
@@ -120,7 +127,7 @@ def _find_family(config: Config, problems: Problems) -> ModelFamily | None:
 
 
 def _dataset_notes(config: Config) -> tuple[str, ...]:
-    if config.custom.use_i4 and config.train.train_policy.dataset.name:
+    if config.custom.use_i4 and config.train.train_policy.dataset != DatasetSection():
         return (
             "use_i4 = true: [train.train_policy] dataset is not read; put a dataset that should stand beside the i4 "
             "sources into a [[mix.source]] table",
@@ -129,7 +136,8 @@ def _dataset_notes(config: Config) -> tuple[str, ...]:
 
 
 def _family_notes(config: Config, family: ModelFamily | None) -> tuple[str, ...]:
-    if family is None or family.family != "nemotron_vl" or not config.custom.enable_moe_load_balancing_training:
+    has_experts = family is not None and family.family == "nemotron_vl" and family.model_type != "cosmos3_edge"
+    if not has_experts or not config.custom.enable_moe_load_balancing_training:
         return ()
     return (
         "EXPERTS ARE NOT BALANCED: enable_moe_load_balancing_training is true (the default), but balancing is not "
