@@ -52,7 +52,7 @@ class _Timeline:
     last: int | None = None
     last_duration: int = 0
 
-    def add(self, packet: Packet[VideoStream]) -> None:
+    def add(self, packet: "Packet[VideoStream]") -> None:
         self.frames += 1
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
@@ -95,7 +95,7 @@ def _read(container: InputContainer) -> VideoHeader:
     )
 
 
-def _frame_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def _frame_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
     for packet in container.demux(stream):
         if packet.size and not packet.is_discard and not packet.is_corrupt:
             yield packet
