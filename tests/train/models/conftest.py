@@ -1,6 +1,7 @@
 """The four samples that every family is tried on, as shards hold them and as plain transformers takes them."""
 
 import importlib.util
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from vlm_catalogs.hashing import content_hash
-from vlm_catalogs.render import RenderSettings, load_renderer
+from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_catalogs.render.rendered import Rendered
 from vlm_catalogs.sample import MediaFacts, Sample
 from vlm_train.make_tiny import FAMILIES, make_tiny
@@ -58,15 +59,19 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiny:
-    """A tiny model folder with its family and the samples, rendered."""
+    """A tiny model folder with its family and the samples, rendered: the four, then one with video and image in it."""
 
     folder: Path
     family: Family
+    renderer: Renderer
     cases: tuple[Case, ...]
     rendered: tuple[Rendered, ...]
 
     def plain(self, *indices: int) -> list[dict[str, Any]]:
         return [self.cases[index].plain(self.rendered[index]) for index in indices]
+
+    def one_picture(self, width: int, height: int) -> Case:
+        return case("any", [{"type": "image"}], "yes", images=[picture(5, width, height)])
 
     def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         return self.family.load(str(self.folder), dtype=dtype, device="cpu", config=model_settings())
@@ -75,7 +80,7 @@ class Tiny:
         return self.family.encode(self.cases[index].sample, self.rendered[index])
 
     def batch(self, *indices: int) -> Any:
-        return self.family.collate([self.encode(index) for index in indices or range(len(self.cases))])
+        return self.family.collate([self.encode(index) for index in indices or range(4)])
 
 
 @pytest.fixture(scope="session")
@@ -92,21 +97,29 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("tiny") / request.param
     make_tiny(request.param, folder)
     family = load_family(str(folder), request.param)
-    cases = four_cases()
+    cases = (*four_cases(), video_and_image())
     settings = RenderSettings(profile="normal", model_max_length=4096, system_prompt=None)
     renderer = load_renderer(str(folder), settings=settings)
     rendered = tuple(renderer.render(case.sample.messages, case.sample.media_table) for case in cases)
-    return Tiny(folder=folder, family=family, cases=cases, rendered=rendered)
+    return Tiny(folder=folder, family=family, renderer=renderer, cases=cases, rendered=rendered)
+
+
+def moving_clip() -> np.ndarray:
+    return np.stack([np.asarray(picture(10 + number, 64, 48)) for number in range(NUM_FRAMES)])
+
+
+def video_and_image() -> Case:
+    question = [{"type": "video"}, {"type": "text", "text": "and"}, {"type": "image"}, {"type": "text", "text": "?"}]
+    return case("both", question, "they differ", images=[picture(4, 80, 48)], clip=moving_clip())
 
 
 def four_cases() -> tuple[Case, ...]:
     wide, tall, square = picture(1, 96, 64), picture(2, 70, 110), picture(3, 50, 50)
-    clip = np.stack([np.asarray(picture(10 + number, 64, 48)) for number in range(NUM_FRAMES)])
     image, text = {"type": "image"}, lambda words: {"type": "text", "text": words}
     return (
         case("image", [image, text("What is it?")], "the answer is a red square", images=[wide]),
         case("images", [image, text("and"), image, text("compare")], "two images", images=[tall, square]),
-        case("video", [{"type": "video"}, text("what happens?")], "it moves to the left", clip=clip),
+        case("video", [{"type": "video"}, text("what happens?")], "it moves to the left", clip=moving_clip()),
         case("text", [text("hello model")], "general return value"),
     )
 
@@ -121,17 +134,19 @@ def case(name: str, question: list[dict], answer: str, *, images: Any = (), clip
     if clip is not None:
         times = {"duration": len(clip) / FPS, "fps": float(FPS), "frames": len(clip)}
         files.append(("video", mp4(clip), clip.shape[2:0:-1], times))
-    items = iter(f"{kind}_{number}" for number, (kind, *_) in enumerate(files))
-    named = [{**item, item["type"]: next(items)} if item["type"] != "text" else item for item in question]
+    numbers = {"image": itertools.count(), "video": itertools.count()}
+    names = [f"{kind}_{next(numbers[kind])}" for kind, *_ in files]
+    unused = names.copy()
+    named = [named_item(item, unused) for item in question]
     messages = [
         {"role": "user", "content": named},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
     table, offset = [], 0
-    for number, (kind, content, (width, height), times) in enumerate(files):
+    for medium, (kind, content, (width, height), times) in zip(names, files, strict=True):
         table.append(
             MediaFacts(
-                name=f"{kind}_{number}", kind=kind, format={"image": "png", "video": "mp4"}[kind], offset=offset,
+                name=medium, kind=kind, format={"image": "png", "video": "mp4"}[kind], offset=offset,
                 size=len(content), xxh3_128=content_hash(content), width=width, height=height, **times,
             )
         )  # fmt: skip
@@ -139,6 +154,15 @@ def case(name: str, question: list[dict], answer: str, *, images: Any = (), clip
     media = b"".join(content for _, content, *_ in files)
     sample = Sample(sample_id=name, dataset="four", messages=messages, media=media, media_table=tuple(table))
     return Case(name=name, sample=sample, images=tuple(images))
+
+
+def named_item(item: dict, names: list[str]) -> dict:
+    """The item with the next name of its kind, which is taken off the list."""
+    if item["type"] == "text":
+        return item
+    name = next(name for name in names if name.startswith(item["type"]))
+    names.remove(name)
+    return {**item, item["type"]: name}
 
 
 def png(image: Image.Image) -> bytes:

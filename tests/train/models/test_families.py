@@ -12,8 +12,8 @@ from vlm_catalogs.render.rendered import IGNORED
 from vlm_train.models import load_family
 from vlm_train.models.pretrained import enable_gradient_checkpointing, export_model
 
-IMAGE, IMAGES, VIDEO, TEXT = range(4)
-SUBSETS = ((IMAGE,), (IMAGES,), (VIDEO,), (TEXT,), (TEXT, VIDEO), (IMAGE, TEXT), (VIDEO, IMAGES, TEXT, IMAGE))
+IMAGE, IMAGES, VIDEO, TEXT, BOTH = range(5)
+SUBSETS = ((IMAGE,), (IMAGES,), (VIDEO,), (TEXT,), (TEXT, VIDEO), (IMAGE, TEXT), (VIDEO, IMAGES, TEXT, IMAGE), (BOTH,))
 
 
 def summed_loss(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
@@ -53,6 +53,57 @@ def test_pixels_and_grids_equal_the_processors_own(tiny: Any, reference_loops: M
         name = "pixel_values_videos" if index == VIDEO else "pixel_values"
         encoded = torch.cat([medium.pixels for medium in tiny.encode(index).media])
         assert torch.equal(encoded, inputs[name])
+
+
+def test_a_video_before_an_image_keeps_its_place(tiny: Any, reference_loops: ModuleType) -> None:
+    module, batch = tiny.load(), tiny.batch(BOTH, IMAGE)
+    assert [medium.kind for medium in batch.media] == ["video", "image", "image"]
+    with torch.no_grad():
+        logits = tiny.family.logits(module, batch)[0, : batch.lengths[0]]
+        if tiny.family.model_type == "nemotron_h_omni":
+            expected = omni_by_hand(module, tiny.encode(BOTH))
+        else:
+            processor = AutoProcessor.from_pretrained(tiny.folder)
+            expected = module(**reference_loops.model_inputs(processor, *tiny.plain(BOTH))).logits[0]
+    assert (logits - expected).abs().max() <= 1e-5
+
+
+def omni_by_hand(module: Any, sample: Any) -> torch.Tensor:
+    """Each placeholder replaced by its feature, one after the other."""
+    module.vision_model.eval()
+    video, image = sample.media
+    grid = torch.tensor([image.grid[1:]])
+    features = [
+        *module.get_video_features(video.pixels, return_dict=True).pooler_output.flatten(0, 1),
+        *module.get_image_features(image.pixels, grid, return_dict=True).pooler_output[0],
+    ]
+    embeds = module.get_input_embeddings()(sample.input_ids_T).clone()
+    places = (sample.input_ids_T == module.config.image_token_id).nonzero().flatten().tolist()
+    for place, feature in zip(places, features, strict=True):
+        embeds[place] = feature
+    return module(inputs_embeds=embeds[None]).logits[0]
+
+
+def test_blank_media_keep_the_shape_and_supervise_nothing(tiny: Any) -> None:
+    for index in (IMAGES, VIDEO):
+        sample, rendered = tiny.cases[index].sample, tiny.rendered[index]
+        whole, blank = tiny.encode(index), tiny.family.encode(sample, rendered, blank=True)
+        assert torch.equal(blank.input_ids_T, whole.input_ids_T)
+        assert [medium.pixels.shape for medium in blank.media] == [medium.pixels.shape for medium in whole.media]
+        assert not any(
+            torch.equal(one.pixels, other.pixels) for one, other in zip(blank.media, whole.media, strict=True)
+        )
+        assert (blank.labels_T == IGNORED).all()
+        assert tiny.family.collate([blank]).num_supervised_tokens == 0
+
+
+@pytest.mark.parametrize("size", [(300, 40), (37, 211), (33, 33), (128, 128), (640, 480)])
+def test_pixels_of_any_size_equal_the_processors_own(tiny: Any, size: tuple[int, int]) -> None:
+    processor = AutoProcessor.from_pretrained(tiny.folder)
+    case = tiny.one_picture(*size)
+    rendered = tiny.renderer.render(case.sample.messages, case.sample.media_table)
+    expected = processor.image_processor(list(case.images), return_tensors="pt")["pixel_values"]
+    assert torch.equal(tiny.family.encode(case.sample, rendered).media[0].pixels, expected)
 
 
 def test_tokens_and_labels_equal_the_processors_own(tiny: Any, reference_loops: ModuleType) -> None:
@@ -140,3 +191,16 @@ def test_an_export_reloads_in_plain_transformers_with_equal_logits_keys_and_dtyp
         assert torch.equal(family.logits(reloaded, tiny.batch()), expected)
     AutoProcessor.from_pretrained(tmp_path / "export")
     assert {path.name for path in (tmp_path / "export").iterdir()} == {path.name for path in tiny.folder.iterdir()}
+
+
+def test_bfloat16_weights_and_autocast_stay_near_float32(tiny: Any) -> None:
+    batch, exact = tiny.batch(), tiny.load().train()
+    half = tiny.load(torch.bfloat16).train()
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        expected = torch.nn.functional.log_softmax(tiny.family.logits(exact, batch), dim=-1)
+        lossy = tiny.family.logits(half, batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = tiny.family.logits(exact, batch)
+    for logits in (lossy, cast):
+        assert (torch.nn.functional.log_softmax(logits.float(), dim=-1) - expected).abs().max() < 0.1

@@ -41,8 +41,6 @@ class NemotronOmni:
     def load(self, model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> nn.Module:
         """The module with every weight of the checkpoint (see Family); the sound tower is frozen, nothing uses it."""
         module: Any = load_pretrained(model, dtype=dtype, device=device, config=config)
-        # The tower casts pixels to its config's dtype, which must be that of its weights.
-        module.vision_model.config.dtype = next(module.vision_model.parameters()).dtype
         for unused in (module.audio_tower, module.embed_audio):
             if unused is not None:
                 unused.requires_grad_(False)
@@ -97,7 +95,7 @@ class NemotronOmni:
 
     def logits(self, module: nn.Module, batch: Batch) -> Tensor:
         """The logits (B, T, V); the language model gets embeddings with the features in their places."""
-        _hold_tower_steady(module)
+        _ready_tower(module)
         embeds_BTD = module.get_input_embeddings()(batch.input_ids_BT)  # type: ignore[operator]
         features = _features(module, batch.media)
         if features:
@@ -115,12 +113,13 @@ def _resize_frame(frame_1_3HW: Tensor, size: tuple[int, int]) -> Tensor:
     return nn.functional.interpolate(frame, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
-def _hold_tower_steady(module: Any) -> None:
-    """Keep RADIO in eval mode: what it drops in train mode is random, and it was tuned without.
+def _ready_tower(module: Any) -> None:
+    """Keep RADIO in eval mode: what it drops in train mode is random. Its weights train all the same.
 
     Its layers keep the flag of the whole model, which is what switches their gradient checkpointing on; they read it
-    for nothing else.
+    for nothing else. The tower casts pixels to its config's dtype, which must be that of its weights.
     """
+    module.vision_model.config.dtype = next(module.vision_model.parameters()).dtype
     module.vision_model.eval()
     for layer in module.vision_model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
