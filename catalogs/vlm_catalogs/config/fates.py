@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 NO_CONTROLLER = "no server or controller is needed: vlm-train run starts the training itself"
 NO_ROLLOUT = "this is supervised fine-tuning: nothing is generated"
 NO_DIFFUSION = "only vision-language models are trained here"
-USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss will be [validation] enable and freq"
+USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss will be [validation] enable"
 SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
 SPEED_ONLY = "not built yet; changes speed or memory, not results"
 ONE_PROCESS = "not built yet: this version trains in one process"

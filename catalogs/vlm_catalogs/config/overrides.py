@@ -21,6 +21,7 @@ def apply_overrides(document: TomlDocument, overrides: Sequence[str], problems: 
         _forget_lines(document.lines, dotted(names))
         if _put(document.table, names, value):
             _set_lines(document.lines, names, value)
+            _set_lines_of_new_tables(document.lines, names)
         else:
             document.lines[dotted(names)] = FROM_COMMAND_LINE
             problems.add(names, "a value stands above this key; set that one")
@@ -72,6 +73,11 @@ def _forget_lines(lines: dict[str, int], key: str) -> None:
     """What stood under a replaced key stands nowhere any more."""
     for old in [line for line in lines if line == key or line.startswith((f"{key}.", f"{key}["))]:
         del lines[old]
+
+
+def _set_lines_of_new_tables(lines: dict[str, int], names: Sequence[str]) -> None:
+    for length in range(1, len(names)):
+        lines.setdefault(dotted(names[:length]), FROM_COMMAND_LINE)
 
 
 def _set_lines(lines: dict[str, int], path: Sequence[str | int], value: Any) -> None:

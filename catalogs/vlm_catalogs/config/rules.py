@@ -112,7 +112,7 @@ def _check_dataset(config: Config, problems: Problems) -> None:
     if policy.conversation_column_name not in READ_COLUMNS:
         problems.add(
             "train.train_policy.conversation_column_name",
-            f"expected one of {', '.join(READ_COLUMNS)}, got {policy.conversation_column_name!r}; others are not built yet",
+            f"expected one of {READ_COLUMNS}, got {policy.conversation_column_name!r}; others are not built yet",
         )
 
 
