@@ -1,0 +1,46 @@
+"""What readers hand to conversion: a sample as its source tells it, with its media, or the named door it leaves by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vlm_prep.conversation import Record, Rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a sample stands in its source."""
+
+    sample_id: str
+    source_uri: str
+    """The tar or file, relative to the source's root."""
+    member: str | None = None
+    byte_offset: int | None = None
+    """Where the sample's text begins in ``source_uri``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSample:
+    """A sample whose conversations could be read; its media are still unchecked."""
+
+    origin: Origin
+    record: Record
+    media: Mapping[str, bytes | memoryview] = field(default_factory=dict)
+    """Name in the source -> encoded file."""
+    has_bare_medium: bool = False
+    """Did an i4 medium come as a bare member, so that its name in the conversation is unknown?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSample:
+    """A sample that a reader could not make whole."""
+
+    origin: Origin
+    rejected: Rejected
+    source_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the TOML bounds in conversion."""
+
+    max_sample_bytes: int

@@ -1,0 +1,45 @@
+"""Why a sample is left out: every named door, with the one line that reports print for it."""
+
+# Conversion: what cannot be stored (semantics A10).
+UNREADABLE_JSON = "unreadable_json"
+BAD_CONVERSATION = "bad_conversation"
+MISSING_TEXT = "missing_text"
+MISSING_MEDIA = "missing_media"
+MEDIA_EMPTY = "media_empty"
+MEDIA_UNREADABLE = "media_unreadable"
+MEDIA_KIND_MISMATCH = "media_kind_mismatch"
+MEDIA_NAME_COLLISION = "media_name_collision"
+MEDIA_OUTSIDE_ROOT = "media_outside_root"
+REMOTE_MEDIA = "remote_media"
+UNSAFE_PICKLE = "unsafe_pickle"
+UNREADABLE_PICKLE = "unreadable_pickle"
+DUPLICATE_MEMBER = "duplicate_member"
+SAMPLE_TOO_LARGE = "sample_too_large"
+
+# Selection: what a mix does not use (semantics B1).
+VIDEO_NOT_INCLUDED = "video_not_included"
+LONGER_THAN_MODEL_MAX_LENGTH = "longer_than_model_max_length"
+NO_SUPERVISED_TOKENS = "no_supervised_tokens"
+NOT_IN_SUBSAMPLE = "not_in_subsample"
+
+MEANINGS: dict[str, str] = {
+    UNREADABLE_JSON: "the text is not JSON that can be stored (broken, NaN, lone surrogates, huge integers, too deep)",
+    BAD_CONVERSATION: "the JSON is not a conversation in any accepted spelling",
+    MISSING_TEXT: "media without a text member of that name",
+    MISSING_MEDIA: "the conversation uses a medium that is not there",
+    MEDIA_EMPTY: "a medium of no bytes",
+    MEDIA_UNREADABLE: "the header of a medium cannot be read",
+    MEDIA_KIND_MISMATCH: "an image item names a video, or the other way round",
+    MEDIA_NAME_COLLISION: "two media keys hold the same media name",
+    MEDIA_OUTSIDE_ROOT: "a path leads out of the media root",
+    REMOTE_MEDIA: "a medium is an http(s) URL, and fetch_media is off",
+    UNSAFE_PICKLE: "a pickle wants more than plain values; it was not run",
+    UNREADABLE_PICKLE: "a pickle is broken, or not a dict of media names and bytes",
+    DUPLICATE_MEMBER: "the same member stands in the tar before",
+    SAMPLE_TOO_LARGE: "the sample is over max_sample_bytes",
+    VIDEO_NOT_INCLUDED: "it has a video, and [custom] include_video is false",
+    LONGER_THAN_MODEL_MAX_LENGTH: "its longest alternative is over model_max_length",
+    NO_SUPERVISED_TOKENS: "an alternative has no token to learn from",
+    NOT_IN_SUBSAMPLE: "left out by repeat_time or subsample_config below 1",
+}
+"""Reason -> meaning. Rendering adds reasons of its own to a selection: why a conversation cannot become tokens."""
