@@ -1,0 +1,145 @@
+"""The files of a normal source: which ones there are, and the row ranges that its parts are made of."""
+
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.hashing import content_hash
+from vlm_catalogs.source import FileSource
+from vlm_prep.content_ids import map_file
+from vlm_prep.parts import ARRAY_PART_ROWS, JSONL_PART_BYTES, PartInput, PlannedPart, plan_part
+
+SUFFIXES = {"jsonl": (".jsonl", ".ndjson"), "llava": (".json",)}
+COUNT_BYTES = 1 << 24
+
+
+def source_root(source: FileSource) -> Path:
+    """The folder that names in the source are relative to."""
+    path = Path(source.path)
+    return path if path.is_dir() else path.parent
+
+
+def resolve_format(source: FileSource) -> str:
+    """``jsonl`` or ``llava``: as named, or by looking at the files. Raises ConfigError."""
+    if source.format in SUFFIXES:
+        return source.format
+    if source.format != "auto":
+        raise ConfigError(f"{source.origin}: {source.name}: format {source.format!r}, expected jsonl, llava or auto")
+    found = [name for name in SUFFIXES if _files(source, name)]
+    if len(found) == 1:
+        return found[0]
+    what = "both *.jsonl and *.json files" if found else "no *.jsonl and no *.json file"
+    raise ConfigError(f"{source.origin}: {source.name}: {source.path} has {what}; say which with format = ...")
+
+
+def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
+    """The parts of a normal source in order. Raises ConfigError, DataError or StorageError."""
+    files = _files(source, file_format)
+    if not files:
+        suffixes = " or ".join(SUFFIXES[file_format])
+        raise ConfigError(f"{source.origin}: {source.name}: {source.path} has no {suffixes} file")
+    ranges = jsonl_ranges if file_format == "jsonl" else array_ranges
+    return [plan_part([part_input]) for path in files for part_input in _inputs(source, path, ranges(path))]
+
+
+def _files(source: FileSource, file_format: str) -> list[Path]:
+    path = Path(source.path)
+    if not path.exists():
+        raise ConfigError(f"{source.origin}: {source.name}: {source.path} does not exist")
+    if path.is_file():
+        is_named = source.format == file_format
+        return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
+    found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES[file_format] and file.is_file()]
+    return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _inputs(source: FileSource, path: Path, ranges: Iterator[tuple[int, int, int]]) -> Iterator[PartInput]:
+    content = map_file(path)
+    name = path.relative_to(source_root(source)).as_posix()
+    for begin, end, first_row in ranges:
+        yield PartInput(
+            name=name,
+            path=str(path),
+            bytes=end - begin,
+            content_id=content_hash(content[begin:end]),
+            begin=begin,
+            first_row=first_row,
+        )
+
+
+def jsonl_ranges(path: Path, *, part_bytes: int = JSONL_PART_BYTES) -> Iterator[tuple[int, int, int]]:
+    """The (begin, end, number of the first line) of ranges of about ``part_bytes`` that start after a newline."""
+    content = map_file(path)
+    begin = first_row = 0
+    while begin < len(content):
+        end = line_end(content, min(begin + part_bytes, len(content)) - 1)
+        yield begin, end, first_row
+        first_row += _count_lines(content[begin:end])
+        begin = end
+
+
+def line_end(content: memoryview, at: int) -> int:
+    """The offset after the first newline from ``at`` on, or the end; ``content`` is a whole mapped file."""
+    assert isinstance(content.obj, mmap.mmap)
+    newline = content.obj.find(b"\n", at)
+    return newline + 1 if newline >= 0 else len(content)
+
+
+def _count_lines(content: memoryview) -> int:
+    blocks = (content[at : at + COUNT_BYTES].tobytes() for at in range(0, len(content), COUNT_BYTES))
+    return sum(block.count(b"\n") for block in blocks)
+
+
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+"""Strings whole, so that brackets and commas inside them count for nothing."""
+
+
+def array_ranges(path: Path, *, part_rows: int = ARRAY_PART_ROWS) -> Iterator[tuple[int, int, int]]:
+    """The (begin, end, number of the first row) of ranges of ``part_rows`` elements of a JSON array."""
+    first, begin, end = 0, -1, 0
+    for row, (element_begin, end) in enumerate(elements(map_file(path), path=path)):
+        begin = element_begin if begin < 0 else begin
+        if row + 1 - first == part_rows:
+            yield begin, end, first
+            first, begin = row + 1, -1
+    if begin >= 0:
+        yield begin, end, first
+
+
+def elements(content: memoryview, *, path: Path) -> Iterator[tuple[int, int]]:
+    """The byte range of each element of the JSON array in ``content``; memory stays bounded.
+
+    Raises DataError, with the offset, when the file is not one whole array.
+    """
+    depth, begin = 0, -1
+    for token in TOKEN.finditer(content):
+        mark = content[token.start()]
+        if depth == 0 and (mark != ord("[") or begin >= 0):
+            raise DataError(f"{path}: byte {token.start():,}: expected one JSON array of records")
+        if mark in b"[{":
+            depth += 1
+            begin = token.end() if depth == 1 else begin
+        elif mark in b"]}":
+            depth -= 1
+        is_end = (depth == 1 and mark == ord(",")) or (depth == 0 and mark == ord("]"))
+        if is_end and content[begin : token.start()].tobytes().strip():
+            yield begin, token.start()
+        if is_end:
+            begin = token.end()
+    if depth != 0 or begin < 0:
+        raise DataError(f"{path}: byte {len(content):,}: the JSON array ends here unfinished; is the file cut short?")
+
+
+def range_elements(content: memoryview) -> Iterator[tuple[int, int]]:
+    """The byte range of each element in a run of elements with commas between, such as ``array_ranges`` gives."""
+    depth = begin = 0
+    for token in TOKEN.finditer(content):
+        mark = content[token.start()]
+        depth += (mark in b"[{") - (mark in b"]}")
+        if depth == 0 and mark == ord(","):
+            yield begin, token.start()
+            begin = token.end()
+    if content[begin:].tobytes().strip():
+        yield begin, len(content)

@@ -1,0 +1,43 @@
+"""One row of a JSONL or JSON file read into a sample, whatever the file's format."""
+
+from pathlib import Path
+
+from vlm_catalogs import json_text
+from vlm_catalogs.source import FileSource
+from vlm_prep.conversation import RejectSample, read_record
+from vlm_prep.file_inputs import source_root
+from vlm_prep.parts import PartInput
+from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
+from vlm_prep.readers.loose_media import MediaFolder, load_media
+from vlm_prep.reasons import SAMPLE_TOO_LARGE, UNREADABLE_JSON
+
+
+def media_folder(source: FileSource, part_input: PartInput) -> MediaFolder:
+    """Where relative media paths of this file start from, and the folder that none may leave."""
+    if source.media_root is not None:
+        return MediaFolder(start=Path(source.media_root), boundary=Path(source.media_root))
+    return MediaFolder(start=Path(part_input.path).parent, boundary=source_root(source))
+
+
+def row_origin(part_input: PartInput, *, row: int, offset: int) -> Origin:
+    """Where a row stands; its sample_id counts the rows of the whole file from 0."""
+    name = part_input.name
+    return Origin(sample_id=f"{name}#{row:09d}", source_uri=name, byte_offset=part_input.begin + offset)
+
+
+def read_row(text: memoryview, origin: Origin, folder: MediaFolder, limits: Limits) -> RawSample | RejectedSample:
+    """The sample of one row."""
+    source_id = None
+    try:
+        if len(text) > limits.max_sample_bytes:
+            raise RejectSample(SAMPLE_TOO_LARGE, f"{len(text):,} bytes of text, max_sample_bytes is the limit")
+        try:
+            value = json_text.loads(text)
+        except ValueError as error:
+            raise RejectSample(UNREADABLE_JSON, str(error)) from error
+        record = read_record([value])
+        source_id = record.source_id
+        media = load_media(record.names(), folder, max_bytes=limits.max_sample_bytes - len(text))
+    except RejectSample as door:
+        return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
+    return RawSample(origin=origin, record=record, media=media)

@@ -1,0 +1,187 @@
+"""i4: tars per data key whose members belong together by name, not by place."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.source import I4Source
+from vlm_prep.content_ids import map_file
+from vlm_prep.conversation import Rejected, RejectSample, read_record
+from vlm_prep.parts import PartInput
+from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
+from vlm_prep.reasons import (
+    DUPLICATE_MEMBER,
+    MEDIA_NAME_COLLISION,
+    MISSING_TEXT,
+    SAMPLE_TOO_LARGE,
+    UNREADABLE_JSON,
+    UNREADABLE_PICKLE,
+    UNSAFE_PICKLE,
+)
+from vlm_prep.safe_pickle import UnsafePickle, load_media_dict
+from vlm_prep.tar_members import TarMember, read_members
+
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A member and the tar that it stands in."""
+
+    tar: PartInput
+    content: memoryview
+    member: TarMember
+
+    @property
+    def payload(self) -> memoryview:
+        """The member's bytes, not loaded until they are used."""
+        return self.content[self.member.offset : self.member.offset + self.member.size]
+
+
+Members = dict[str, list[Found]]
+"""Sample name -> members of that name in one tar, in order."""
+
+
+def read_part(source: I4Source, inputs: Sequence[PartInput], limits: Limits) -> Iterator[RawSample | RejectedSample]:
+    """The samples of some data_list entries: in the order of the first text tar, then what has no text.
+
+    Raises DataError for a tar that is cut short or damaged, with its path and byte offset.
+    """
+    for entry, tars in groupby(inputs, key=lambda part_input: part_input.entry):
+        yield from _read_entry(source, entry, list(tars), limits)
+
+
+def _read_entry(
+    source: I4Source, entry: str, tars: list[PartInput], limits: Limits
+) -> Iterator[RawSample | RejectedSample]:
+    found = {tar.key: _members(tar) for tar in tars}
+    names = _sample_names(found)
+    by_key = {key: _by_sample(members, names) for key, members in found.items()}
+    texts = [by_key[key] for key in source.text_keys]
+    media = {key: by_key[key] for key in source.media_keys if key in by_key}
+    for name in dict.fromkeys(name for members in by_key.values() for name in members):
+        sample_id = f"{posixpath.splitext(entry)[0]}/{name}"
+        yield _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
+        second = [
+            found for key in by_key for found in _second(by_key[key].get(name, []), is_text=key in source.text_keys)
+        ]
+        for number, duplicate in enumerate(second, start=2):
+            yield _duplicate(f"{sample_id}~{number}", duplicate)
+
+
+def _members(tar: PartInput) -> list[Found]:
+    content = map_file(Path(tar.path))
+    return [Found(tar, content, member) for member in read_members(content, tar=tar.path)]
+
+
+def _sample_names(found: Mapping[str, list[Found]]) -> Mapping[str, str]:
+    """Member name -> sample name: the file name up to its last dot.
+
+    Where a tar has files of one name in several folders, all names of the entry keep their folders, so that no two
+    samples merge.
+    """
+    members = {found_member.member.name for tar in found.values() for found_member in tar}
+    stems = {name: posixpath.splitext(posixpath.normpath(name).lstrip("/"))[0] for name in members}
+    is_ambiguous = any(
+        max(Counter(posixpath.basename(stem) for stem in {stems[f.member.name] for f in tar}).values(), default=0) > 1
+        for tar in found.values()
+    )
+    return stems if is_ambiguous else {name: posixpath.basename(stem) for name, stem in stems.items()}
+
+
+def _by_sample(members: list[Found], names: Mapping[str, str]) -> Members:
+    by_sample: Members = {}
+    for found in members:
+        by_sample.setdefault(names[found.member.name], []).append(found)
+    return by_sample
+
+
+def _media_of(media: Mapping[str, Members], name: str) -> list[Found]:
+    """The media members of a sample over all media keys, without second occurrences."""
+    return [found for members in media.values() for found in _first_of_each(members.get(name, []))]
+
+
+def _first_of_each(members: list[Found]) -> list[Found]:
+    return list({found.member.name: found for found in reversed(members)}.values())[::-1]
+
+
+def _read_sample(
+    sample_id: str, texts: list[list[Found]], media: list[Found], limits: Limits
+) -> RawSample | RejectedSample:
+    first = next((members[0] for members in texts if members), media[0] if media else None)
+    assert first is not None
+    origin = Origin(
+        sample_id=sample_id, source_uri=first.tar.name, member=first.member.name, byte_offset=first.member.offset
+    )
+    source_id = None
+    try:
+        _check_size([found for members in texts for found in members[:1]] + media, limits)
+        record = read_record(_text_values(texts))
+        source_id = record.source_id
+        contents = _media_dict(media)
+    except RejectSample as door:
+        return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
+    is_bare = any(not _is_pickle(found) for found in media)
+    return RawSample(origin=origin, record=record, media=contents, has_bare_medium=is_bare)
+
+
+def _check_size(members: list[Found], limits: Limits) -> None:
+    size = sum(found.member.size for found in members)
+    if size > limits.max_sample_bytes:
+        raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")
+
+
+def _text_values(texts: list[list[Found]]) -> list[Any]:
+    """The parsed JSON of each text key. Raises RejectSample when one is missing or cannot be read."""
+    if not all(texts):
+        raise RejectSample(MISSING_TEXT, f"{sum(not members for members in texts)} of {len(texts)} text keys lack it")
+    try:
+        return [json_text.loads(members[0].payload) for members in texts]
+    except ValueError as error:
+        raise RejectSample(UNREADABLE_JSON, str(error)) from error
+
+
+def _media_dict(members: list[Found]) -> dict[str, bytes | memoryview]:
+    """Media name -> encoded file, over all members. Raises RejectSample."""
+    contents: dict[str, bytes | memoryview] = {}
+    for found in members:
+        for name, content in _member_media(found).items():
+            if name in contents:
+                raise RejectSample(MEDIA_NAME_COLLISION, f"{name!r} stands in {found.tar.name} and before")
+            contents[name] = content
+    return contents
+
+
+def _member_media(found: Found) -> Mapping[str, bytes | memoryview]:
+    if not _is_pickle(found):
+        return {posixpath.basename(found.member.name): found.payload}
+    try:
+        return load_media_dict(found.payload)
+    except UnsafePickle as error:
+        raise RejectSample(UNSAFE_PICKLE, f"{found.tar.name}: {found.member.name}: {error}") from error
+    except ValueError as error:
+        raise RejectSample(UNREADABLE_PICKLE, f"{found.tar.name}: {found.member.name}: {error}") from error
+
+
+def _is_pickle(found: Found) -> bool:
+    return found.member.name.lower().endswith(PICKLE_SUFFIXES)
+
+
+def _second(members: list[Found], *, is_text: bool) -> list[Found]:
+    """Members that a sample does not use: a second text, or a medium whose member name stands in the tar before."""
+    kept = members[:1] if is_text else _first_of_each(members)
+    return [found for found in members if not any(found is first for first in kept)]
+
+
+def _duplicate(sample_id: str, found: Found) -> RejectedSample:
+    """The second occurrence of a member, under an id of its own: ``<sample_id>~2``."""
+    origin = Origin(
+        sample_id=sample_id, source_uri=found.tar.name, member=found.member.name, byte_offset=found.member.offset
+    )
+    rejected = Rejected(reason=DUPLICATE_MEMBER, detail=f"{found.member.name} stands in {found.tar.name} before")
+    return RejectedSample(origin=origin, rejected=rejected)

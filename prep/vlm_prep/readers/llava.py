@@ -1,0 +1,21 @@
+"""LLaVA JSON: one array of records."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vlm_catalogs.source import FileSource
+from vlm_prep.content_ids import map_file
+from vlm_prep.file_inputs import range_elements
+from vlm_prep.parts import PartInput
+from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
+from vlm_prep.readers.file_rows import media_folder, read_row, row_origin
+
+
+def read_part(source: FileSource, inputs: Sequence[PartInput], limits: Limits) -> Iterator[RawSample | RejectedSample]:
+    """The samples of ranges of JSON arrays."""
+    for part_input in inputs:
+        content = map_file(Path(part_input.path))[part_input.begin : part_input.begin + part_input.bytes]
+        folder = media_folder(source, part_input)
+        for row, (begin, end) in enumerate(range_elements(content)):
+            origin = row_origin(part_input, row=part_input.first_row + row, offset=begin)
+            yield read_row(content[begin:end], origin, folder, limits)

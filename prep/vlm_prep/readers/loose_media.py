@@ -1,0 +1,80 @@
+"""Media that lie beside a JSON file: paths under a folder, or ``data:`` URLs in the text itself."""
+
+import base64
+import binascii
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes
+
+from vlm_catalogs.errors import StorageError
+from vlm_prep.conversation import RejectSample, refuse_remote
+from vlm_prep.naming import short_name
+from vlm_prep.reasons import MEDIA_OUTSIDE_ROOT, MEDIA_UNREADABLE, MISSING_MEDIA, SAMPLE_TOO_LARGE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFolder:
+    """Where media paths lead."""
+
+    start: Path
+    """Relative paths start here."""
+    boundary: Path
+    """No path may lead out of this folder, by ``..`` or by a link."""
+
+
+def load_media(names: Sequence[str], folder: MediaFolder, *, max_bytes: int) -> dict[str, bytes]:
+    """Name -> encoded bytes of each medium. Sizes are checked before anything is loaded.
+
+    Raises RejectSample for a medium that cannot be had and StorageError when the storage fails.
+    """
+    paths = {name: _inside(name, folder) for name in names if not name.startswith("data:")}
+    total = sum(_size(name, path) for name, path in paths.items())
+    if total > max_bytes:
+        raise RejectSample(SAMPLE_TOO_LARGE, f"{total:,} bytes of media, max_sample_bytes is the limit")
+    return {name: _read(paths[name]) if name in paths else _decode_data_url(name) for name in names}
+
+
+def _inside(name: str, folder: MediaFolder) -> Path:
+    refuse_remote(name)
+    location = unquote(name.removeprefix("file://")) if name.startswith("file://") else name
+    if "\0" in location:
+        raise RejectSample(MISSING_MEDIA, f"{location!r} is no path")
+    try:
+        path = (folder.start / location).resolve()
+        if not path.is_relative_to(folder.boundary.resolve()):
+            raise RejectSample(MEDIA_OUTSIDE_ROOT, f"{name[:300]} leads out of the media root")
+    except (OSError, RuntimeError) as error:
+        raise RejectSample(MISSING_MEDIA, f"{name[:300]}: {error}") from error
+    return path
+
+
+def _size(name: str, path: Path) -> int:
+    try:
+        if not path.is_file():
+            raise RejectSample(MISSING_MEDIA, f"{name[:300]}: no such file")
+        return path.stat().st_size
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise RejectSample(MISSING_MEDIA, f"{name[:300]}: too long for a path") from error
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode_data_url(url: str) -> bytes:
+    """The bytes of a ``data:`` URL (RFC 2397)."""
+    header, comma, payload = url.partition(",")
+    if not comma:
+        raise RejectSample(MEDIA_UNREADABLE, f"{header[:60]}: a data: URL without a comma")
+    try:
+        raw = unquote_to_bytes(payload)
+        return base64.b64decode(raw, validate=True) if header.endswith(";base64") else raw
+    except (binascii.Error, ValueError) as error:
+        raise RejectSample(MEDIA_UNREADABLE, f"{short_name(url)}: {error}") from error
