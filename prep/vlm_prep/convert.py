@@ -1,0 +1,66 @@
+"""One part: its inputs become shards, three index tables and, last of all, part.json."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_catalogs.hashing import file_hash
+from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, StoredFile, part_folder
+from vlm_catalogs.sample import SHARD_FORMAT
+from vlm_catalogs.source import Source
+from vlm_prep.built_sample import BuiltSample, build_sample
+from vlm_prep.index_tables import IndexTables
+from vlm_prep.mds_shard import ClosedShard, ShardWriter
+from vlm_prep.parts import PlannedPart
+from vlm_prep.raw_sample import Limits, RawSample
+from vlm_prep.readers import read_part
+from vlm_prep.staging import publish_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertTask:
+    """One part to convert; crosses to worker processes."""
+
+    source: Source
+    file_format: str
+    part: PlannedPart
+    layout: Path
+    """``shards/<dataset>/<layout>``."""
+    staging: Path
+    limits: Limits
+
+
+def convert_part(task: ConvertTask) -> None:
+    """Convert one part and publish it. Raises DataError or StorageError; then nothing is published."""
+    folder = task.staging / f"{task.source.name}-{task.part.name}"
+    folder.mkdir()
+    writer = ShardWriter(folder)
+    tables = IndexTables(dataset=task.source.name, part=task.part.name)
+    for raw in read_part(task.source, task.file_format, task.part, task.limits):
+        sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
+        if isinstance(sample, BuiltSample):
+            tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
+        else:
+            tables.add_rejected(sample)
+    shards = writer.finish()
+    tables.write(folder, shards)
+    record = _record(task, folder, tables, shards)
+    (folder / PART_FILE).write_text(record.as_json())
+    publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
+
+
+def _record(task: ConvertTask, folder: Path, tables: IndexTables, shards: tuple[ClosedShard, ...]) -> PartRecord:
+    return PartRecord(
+        name=task.part.name,
+        dataset=task.source.name,
+        shard_format=SHARD_FORMAT,
+        inputs=tuple(part_input.as_json() for part_input in task.part.inputs),
+        num_kept=tables.num_kept,
+        num_rejected=tables.num_rejected,
+        shards=tuple(StoredFile(name=shard.name, bytes=shard.bytes, xxh3_128=shard.xxh3_128) for shard in shards),
+        shard_samples=tuple(shard.num_samples for shard in shards),
+        tables=tuple(_stored(folder / name) for name in INDEX_TABLES),
+    )
+
+
+def _stored(path: Path) -> StoredFile:
+    return StoredFile(name=path.name, bytes=path.stat().st_size, xxh3_128=file_hash(path))

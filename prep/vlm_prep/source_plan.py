@@ -1,0 +1,82 @@
+"""What conversion has to do for one source: where it is stored, which parts it has, which of them are there already."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.errors import DataError
+from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
+from vlm_catalogs.source import FileSource, I4Source, Source
+from vlm_prep.file_inputs import plan_files, resolve_format, source_root
+from vlm_prep.i4_inputs import plan_i4
+from vlm_prep.parts import PlannedPart, layout_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePlan:
+    """One source before conversion."""
+
+    source: Source
+    file_format: str
+    """``i4`` | ``jsonl`` | ``llava``."""
+    layout: Path
+    """``shards/<dataset>/<layout>``."""
+    parts: tuple[PlannedPart, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the inputs that parts are cut from; media beside JSON files are not counted."""
+        return sum(part.num_bytes for part in self.parts)
+
+    @property
+    def missing(self) -> tuple[PlannedPart, ...]:
+        """The parts that are still to convert."""
+        return tuple(part for part in self.parts if not (part_folder(self.layout, part.name) / PART_FILE).is_file())
+
+    @property
+    def fingerprint(self) -> str:
+        """The version of the source: its format and its parts in order."""
+        return joined_hash([self.layout.name, *(part.name for part in self.parts)])
+
+    def folders(self) -> list[Path]:
+        """The folders of the parts in order."""
+        return [part_folder(self.layout, part.name) for part in self.parts]
+
+
+def plan_source(source: Source, config: Config) -> SourcePlan:
+    """The plan of one source. Raises ConfigError, DataError or StorageError."""
+    limit = config.mix.max_sample_bytes
+    notes: list[str] = []
+    if isinstance(source, I4Source):
+        file_format = "i4"
+        options = ["i4", source.text_keys, source.media_keys, source.text_only, limit]
+        parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars)
+    else:
+        file_format = resolve_format(source)
+        options = [file_format, _media_root(source), limit]
+        parts = plan_files(source, file_format)
+    layout = Path(config.mix.shards) / source.name / layout_hash(options)
+    return SourcePlan(source=source, file_format=file_format, layout=layout, parts=tuple(parts), notes=tuple(notes))
+
+
+def _media_root(source: FileSource) -> str | None:
+    """The media root as seen from the source, so that moving both changes nothing."""
+    return os.path.relpath(source.media_root, source_root(source)) if source.media_root is not None else None
+
+
+def read_parts(plan: SourcePlan) -> list[PartRecord]:
+    """The records of all parts, in order. Raises DataError when one is damaged by what its files' sizes tell."""
+    records = []
+    for folder in plan.folders():
+        record = read_part(folder)
+        for file in (*record.shards, *record.tables):
+            path = folder / file.name
+            if not path.is_file() or path.stat().st_size != file.bytes:
+                raise DataError(
+                    f"{path}: expected {file.bytes:,} bytes; the part is damaged: move its folder away and build again"
+                )
+        records.append(record)
+    return records

@@ -1,0 +1,144 @@
+"""Staging and publication (semantics A4): what exists under its own name is whole, whenever the process dies."""
+
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError, StorageError
+
+STAGING = ".staging"
+OWNER_FILE = "owner.json"
+STALE_SECONDS = 24 * 3600
+
+
+@contextmanager
+def staging_folder(root: Path) -> Iterator[Path]:
+    """A new folder under ``root/.staging`` that is removed at the end; what dead builds left there is removed first."""
+    remove_stale(root / STAGING)
+    folder = root / STAGING / uuid.uuid4().hex
+    try:
+        folder.mkdir(parents=True)
+        owner = {"pid": os.getpid(), "host": socket.gethostname()}
+        (folder / OWNER_FILE).write_text(json_text.dumps(owner))
+    except OSError as error:
+        raise StorageError(f"{root}: cannot write here: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(staging: Path) -> None:
+    """Remove the folders of builds that are dead on this host, or older than a day."""
+    for folder in staging.iterdir() if staging.is_dir() else ():
+        if _is_stale(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_stale(folder: Path) -> bool:
+    try:
+        is_old = time.time() - folder.stat().st_mtime > STALE_SECONDS
+        owner = json_text.loads((folder / OWNER_FILE).read_bytes())
+        return is_old or (owner["host"] == socket.gethostname() and not _is_alive(int(owner["pid"])))
+    except FileNotFoundError:
+        return False  # being made right now, or gone; if its maker died, a day decides
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def publish_folder(staged: Path, target: Path, *, marker: str) -> bool:
+    """Give a staged folder its name; False when the same folder is there already, and ours was dropped.
+
+    ``marker`` is the file that says what the folder holds. Raises DataError when the folder there says something else,
+    and StorageError when the storage fails.
+    """
+    try:
+        sync_tree(staged)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            try:
+                staged.rename(target)
+                sync_folder(target.parent)
+                return True
+            except OSError:
+                if not target.exists():
+                    raise
+        _compare(staged / marker, target / marker)
+        shutil.rmtree(staged)
+        return False
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _compare(ours: Path, theirs: Path) -> None:
+    if not theirs.is_file():
+        raise DataError(f"{theirs}: missing, but its folder exists; move that folder away and build again")
+    if ours.read_bytes() != theirs.read_bytes():
+        raise DataError(
+            f"{theirs}: says something else than this build of the same inputs; was it written by another version? "
+            "Move the folder away and build again"
+        )
+
+
+def publish_file(staged: Path, target: Path) -> None:
+    """Give a staged file its name, in the place of one that is there. Raises StorageError."""
+    try:
+        sync_file(staged)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def publish_text(text: str, target: Path, *, staging: Path) -> None:
+    """Write a small file in one step; nothing happens when it says this already. Raises StorageError."""
+    try:
+        if target.is_file() and target.read_text() == text:
+            return
+        staged = staging / uuid.uuid4().hex
+        staged.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+    publish_file(staged, target)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have every file and folder under ``folder`` on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sync_file(path)
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Have a file's bytes on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
