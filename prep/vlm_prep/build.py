@@ -1,0 +1,287 @@
+"""The story of a build: sources -> parts -> shards and index -> lengths -> selection -> manifest, last current.json."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlm_catalogs import json_text
+from vlm_catalogs.config import Config
+from vlm_catalogs.console import Progress, fact, note
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.hashing import file_hash
+from vlm_catalogs.manifest import Manifest, manifest_text, read_manifest
+from vlm_catalogs.render import Renderer
+from vlm_catalogs.render.settings import Profile
+from vlm_catalogs.sources import resolve_sources
+from vlm_prep.convert import ConvertTask, convert_part
+from vlm_prep.index_tables import write_table
+from vlm_prep.lengths import MeasureTask, lengths_name, measure, profile_of, render_settings, renderer_for
+from vlm_prep.mix import PreparedSource, make_manifest, profiles, repeat_factor
+from vlm_prep.raw_sample import Limits
+from vlm_prep.reasons import MEANINGS
+from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
+from vlm_prep.source_files import publish_source
+from vlm_prep.source_plan import SourcePlan, plan_source, read_parts
+from vlm_prep.staging import publish_folder, publish_text, staging_folder
+from vlm_prep.workers import num_processes, run_tasks
+
+SMALL_BYTES = 64 << 20
+"""Less than this is converted in the main process: starting workers would take longer."""
+SMALL_SAMPLES = 2_000
+"""Fewer than these are measured in the main process."""
+ALWAYS_ALLOWED = 10
+"""So many rejected samples of a source never fail a build."""
+
+
+@dataclass(slots=True)
+class BuildLog:
+    """What happened when; the only file of a mix that holds clocks."""
+
+    started: float = field(default_factory=time.monotonic)
+    lines: list[str] = field(default_factory=list)
+
+    def note(self, stage: str, **facts: object) -> None:
+        """Add one line."""
+        clock = {"time": round(time.time(), 3), "seconds": round(time.monotonic() - self.started, 3)}
+        self.lines.append(json_text.dumps({"stage": stage, **clock, **facts}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """What a build will do, before it does any of it."""
+
+    sources: tuple[SourcePlan, ...]
+    notes: tuple[str, ...]
+
+
+def plan_build(config: Config) -> BuildPlan:
+    """The sources of a TOML and their parts. Raises ConfigError, DataError or StorageError."""
+    resolved = resolve_sources(config)
+    plans = tuple(plan_source(source, config) for source in resolved.sources)
+    notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
+    return BuildPlan(sources=plans, notes=notes)
+
+
+def build_mix(config: Config) -> Path:
+    """The folder of the mix version that the TOML describes, built or found. Raises UserError.
+
+    What exists is whole: parts, lengths and the version appear by rename; current.json is swapped last. The same
+    command after any interruption continues.
+    """
+    log = BuildLog()
+    plan = plan_build(config)
+    for text in plan.notes:
+        note(text)
+    renderers = _load_renderers(config, plan)
+    log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
+    with staging_folder(Path(config.mix.shards)) as staging:
+        _convert(config, plan, staging, log)
+        prepared = _prepare(plan, renderers, staging)
+        with open_index(staging) as index:
+            samples = [path for source in prepared for path in source.tables("samples.parquet")]
+            _check_rejections(config, prepared, read_rejections(index, samples))
+            _measure(config, prepared, renderers, staging, log)
+            selection = select_samples(index, _population(prepared), _rules(config, plan))
+    return _publish(config, plan, prepared, renderers, selection, log)
+
+
+def _load_renderers(config: Config, plan: BuildPlan) -> dict[Profile, Renderer]:
+    """Profile -> renderer; loaded first, so that a model that cannot be read fails before the long part."""
+    found = profiles([source.source for source in plan.sources])
+    model = config.policy.model_name_or_path
+    return {profile: renderer_for(model, render_settings(config, profile)) for profile in found}
+
+
+def _convert(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> None:
+    """Convert the parts that are missing."""
+    tasks = [task for source in plan.sources for task in _convert_tasks(config, source, staging)]
+    num_parts = sum(len(source.parts) for source in plan.sources)
+    num_bytes = sum(task.part.num_bytes for task in tasks)
+    _check_space(Path(config.mix.shards), num_bytes)
+    started = time.monotonic()
+    workers = num_processes(config.mix.num_workers) if num_bytes >= SMALL_BYTES else 1
+    with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
+        run_tasks(
+            convert_part,
+            tasks,
+            num_workers=workers,
+            on_done=lambda task: progress.advance(task.part.num_bytes >> 20),
+        )
+    cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
+    fact(f"convert: {num_parts} parts, {cached}, {num_bytes / 1e6:,.1f} MB read, {time.monotonic() - started:.1f} s")
+    log.note("convert", parts=num_parts, converted=len(tasks), bytes=num_bytes, workers=workers)
+
+
+def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[ConvertTask]:
+    limits = Limits(max_sample_bytes=config.mix.max_sample_bytes)
+    return [
+        ConvertTask(
+            source=plan.source,
+            file_format=plan.file_format,
+            part=part,
+            layout=plan.layout,
+            staging=staging,
+            limits=limits,
+        )
+        for part in plan.missing
+    ]
+
+
+def _check_space(shards: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(shards).free
+    if num_bytes > free:
+        raise StorageError(f"{shards}: {num_bytes / 1e9:,.1f} GB are to be converted, {free / 1e9:,.1f} GB are free")
+
+
+def _prepare(plan: BuildPlan, renderers: Mapping[Profile, Renderer], staging: Path) -> list[PreparedSource]:
+    """The converted sources; their versions and MDS views are written."""
+    prepared = []
+    for source in plan.sources:
+        records = read_parts(source)
+        publish_source(source, records, staging=staging)
+        encoding = renderers[profile_of(source.source)].fingerprint
+        prepared.append(PreparedSource(plan=source, records=tuple(records), encoding=encoding))
+    return prepared
+
+
+def _check_rejections(config: Config, prepared: Sequence[PreparedSource], found: Sequence[Rejections]) -> None:
+    """Say what conversion left out. Raises DataError when it is too much of a source."""
+    failed = []
+    for source in prepared:
+        total = source.num_kept + source.num_rejected
+        of_source = [door for door in found if door.dataset == source.name]
+        lines = [f"{source.name}: {source.num_rejected:,} of {total:,} samples are rejected"] if of_source else []
+        lines += [_rejection_line(door) for door in of_source]
+        if source.num_rejected > max(ALWAYS_ALLOWED, config.mix.max_rejected_fraction * total):
+            failed += lines
+        elif lines:
+            note("\n".join(lines))
+    if failed:
+        now = f"{config.mix.max_rejected_fraction:g}"
+        advice = f"mend the source, or allow more with [mix] max_rejected_fraction (now {now})"
+        raise DataError("\n".join([*failed, advice]))
+
+
+def _rejection_line(door: Rejections) -> str:
+    return (
+        f"  {door.num_samples:,} x {door.reason}: {MEANINGS.get(door.reason, '')}\n"
+        f"    such as {door.example}: {door.detail}"
+    )
+
+
+def _measure(
+    config: Config,
+    prepared: Sequence[PreparedSource],
+    renderers: Mapping[Profile, Renderer],
+    staging: Path,
+    log: BuildLog,
+) -> None:
+    """Measure the parts that have no lengths for their encoding yet."""
+    tasks = [task for source in prepared for task in _measure_tasks(config, source, staging)]
+    todo = {task.folder.name for task in tasks}
+    num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
+    started = time.monotonic()
+    workers = num_processes(config.mix.num_workers) if num_samples >= SMALL_SAMPLES else 1
+    with Progress("measure", total=len(tasks), unit="parts") as progress:
+        run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
+    num_parts = sum(len(source.records) for source in prepared)
+    cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
+    fact(f"measure: {num_parts} parts, {cached}, {num_samples:,} samples, {time.monotonic() - started:.1f} s")
+    log.note("measure", parts=num_parts, measured=len(tasks), samples=num_samples, workers=workers)
+
+
+def _measure_tasks(config: Config, source: PreparedSource, staging: Path) -> list[MeasureTask]:
+    return [
+        MeasureTask(
+            folder=folder,
+            model=config.policy.model_name_or_path,
+            settings=render_settings(config, profile_of(source.plan.source)),
+            fingerprint=source.encoding,
+            staging=staging,
+        )
+        for folder in source.plan.folders()
+        if not (folder / lengths_name(source.encoding)).is_file()
+    ]
+
+
+def _population(prepared: Sequence[PreparedSource]) -> Population:
+    return Population(
+        samples=tuple(path for source in prepared for path in source.tables("samples.parquet")),
+        lengths=tuple(path for source in prepared for path in source.tables(lengths_name(source.encoding))),
+    )
+
+
+def _rules(config: Config, plan: BuildPlan) -> Rules:
+    return Rules(
+        fractions={source.source.name: min(repeat_factor(source.source), 1.0) for source in plan.sources},
+        include_video=config.custom.include_video,
+        model_max_length=config.policy.model_max_length,
+        seed=config.mix.seed,
+    )
+
+
+def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> dict[str, int]:
+    """Dataset -> selected samples; says why the others are not."""
+    counts = {}
+    for source in prepared:
+        rows = selection.filter(pc.equal(selection["dataset"], source.name))
+        if rows.num_rows != source.num_kept:
+            raise DataError(
+                f"{source.plan.layout}: {source.num_kept:,} kept samples, {rows.num_rows:,} with lengths; "
+                "move the lengths/ folders of its parts away and build again"
+            )
+        reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason is not None)
+        counts[source.name] = source.num_kept - reasons.total()
+        for reason, number in reasons.most_common():
+            meaning = MEANINGS.get(reason, "it cannot become tokens")
+            note(f"{source.name}: {number:,} of {source.num_kept:,} not selected: {reason} ({meaning})")
+    return counts
+
+
+def _publish(
+    config: Config,
+    plan: BuildPlan,
+    prepared: Sequence[PreparedSource],
+    renderers: Mapping[Profile, Renderer],
+    selection: pa.Table,
+    log: BuildLog,
+) -> Path:
+    """Give the mix version its name, then point current.json at it."""
+    num_selected = _count_selected(prepared, selection)
+    root = Path(config.mix.root) / config.mix_name
+    with staging_folder(root) as staging:
+        staged = staging / "version"
+        staged.mkdir()
+        write_table(selection, staged / "selection.parquet")
+        selection_hash = file_hash(staged / "selection.parquet")
+        manifest = make_manifest(
+            config, prepared, renderers, num_selected=num_selected, selection_hash=selection_hash, notes=plan.notes
+        )
+        fact(f"select: {sum(num_selected.values()):,} of {selection.num_rows:,} samples, {len(prepared)} datasets")
+        log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)
+        (staged / "build_log.jsonl").write_text("\n".join(log.lines) + "\n")
+        (staged / "manifest.json").write_text(manifest_text(manifest))
+        version = root / manifest.fingerprint
+        if version.exists():
+            _check_version(version, manifest, staging)
+        else:
+            publish_folder(staged, version, marker="manifest.json")
+        current: dict[str, Any] = {"fingerprint": manifest.fingerprint}
+        publish_text(json_text.dumps_indented(current), root / "current.json", staging=staging)
+    return version
+
+
+def _check_version(version: Path, manifest: Manifest, staging: Path) -> None:
+    """The version is there already: see that it is whole, and that it finds shards that have moved."""
+    found = read_manifest(version)
+    selection = version / "selection.parquet"
+    if not selection.is_file() or file_hash(selection) != found.selection_xxh3_128:
+        raise DataError(f"{selection}: missing or damaged; move {version} away and build again")
+    publish_text(manifest_text(manifest), version / "manifest.json", staging=staging)

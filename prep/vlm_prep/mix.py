@@ -1,0 +1,154 @@
+"""The manifest of a mix: pure arithmetic over what was converted, measured and selected."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.config import Config, mix_settings
+from vlm_catalogs.errors import DataError
+from vlm_catalogs.hashing import file_hash, joined_hash
+from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder
+from vlm_catalogs.manifest import Encoding, Manifest, MixDataset, PinnedPart
+from vlm_catalogs.model_family import find_family
+from vlm_catalogs.render import Renderer
+from vlm_catalogs.render.settings import Profile
+from vlm_catalogs.source import FileSource, Source
+from vlm_prep.lengths import lengths_name, profile_of
+from vlm_prep.shares import draws, population, shares
+from vlm_prep.source_plan import SourcePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedSource:
+    """A source that is converted and measured."""
+
+    plan: SourcePlan
+    records: tuple[PartRecord, ...]
+    encoding: str
+    """Fingerprint of the renderer that its lengths were measured with."""
+
+    @property
+    def name(self) -> str:
+        """The dataset."""
+        return self.plan.source.name
+
+    @property
+    def num_kept(self) -> int:
+        """Samples in shards."""
+        return sum(record.num_kept for record in self.records)
+
+    @property
+    def num_rejected(self) -> int:
+        """Samples left out at conversion."""
+        return sum(record.num_rejected for record in self.records)
+
+    def tables(self, name: str) -> tuple[Path, ...]:
+        """One index file of every part."""
+        return tuple(folder / name for folder in self.plan.folders())
+
+
+def repeat_factor(source: Source) -> float:
+    """How often a source's population counts: below 1 a fraction of it."""
+    return source.repeat_time if isinstance(source, FileSource) else source.subsample.get("train", 1.0)
+
+
+def plan_draws(sources: Sequence[Source], num_selected: Mapping[str, int], config: Config) -> dict[str, int]:
+    """Dataset -> draws of one epoch. Raises DataError for a dataset that has a weight but no sample."""
+    for source in sources:
+        if num_selected.get(source.name, 0) == 0:
+            raise DataError(
+                f"{source.origin}: {source.name}: no sample is left to draw from, but its weight is {source.weight:g}; "
+                "see the reasons above, or give it weight 0"
+            )
+    populations = (population(num_selected[source.name], repeat_factor(source)) for source in sources)
+    epoch_samples = config.mix.epoch_samples or sum(populations)
+    return draws(shares({source.name: source.weight for source in sources}), epoch_samples)
+
+
+def make_manifest(
+    config: Config,
+    prepared: Sequence[PreparedSource],
+    renderers: Mapping[Profile, Renderer],
+    *,
+    num_selected: Mapping[str, int],
+    selection_hash: str,
+    notes: Sequence[str],
+) -> Manifest:
+    """The manifest, its fingerprint included. Raises DataError for a dataset that has a weight but no sample."""
+    sources = [source.plan.source for source in prepared]
+    num_draws = plan_draws(sources, num_selected, config)
+    exact = shares({source.name: source.weight for source in sources})
+    version = Path(config.mix.root) / config.mix_name / "version"
+    datasets = tuple(
+        MixDataset(
+            name=source.name,
+            format=source.plan.file_format,
+            weight=source.plan.source.weight,
+            share=float(exact[source.name]),
+            num_draws=num_draws[source.name],
+            num_converted=source.num_kept,
+            num_rejected=source.num_rejected,
+            num_selected=num_selected[source.name],
+            shards=Path(os.path.relpath(source.plan.layout.resolve(), version.resolve())).as_posix(),
+            source_fingerprint=source.plan.fingerprint,
+            parts=tuple(_pin(source, record) for record in source.records),
+        )
+        for source in prepared
+    )
+    unnamed = Manifest(
+        name=config.mix_name,
+        fingerprint="",
+        seed=config.mix.seed,
+        weight_unit=config.mix.weight_unit,
+        epoch_samples=sum(num_draws.values()),
+        model_max_length=config.policy.model_max_length,
+        length_policy=config.mix.length_policy,
+        encoding=_encoding(config, renderers),
+        selection_xxh3_128=selection_hash,
+        settings=mix_settings(config),
+        datasets=datasets,
+        notes=tuple(notes),
+    )
+    return replace(unnamed, fingerprint=fingerprint(unnamed))
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """The identity of a mix: all that its manifest pins, but neither its name, nor where shards lie, nor notes."""
+    fields: dict[str, Any] = asdict(manifest)
+    for key in ("name", "fingerprint", "notes"):
+        del fields[key]
+    for dataset in fields["datasets"]:
+        dataset["shards"] = Path(dataset["shards"]).name
+    return joined_hash([json_text.dumps(fields)])
+
+
+def _pin(source: PreparedSource, record: PartRecord) -> PinnedPart:
+    folder = part_folder(source.plan.layout, record.name)
+    lengths = lengths_name(source.encoding)
+    return PinnedPart(
+        name=record.name,
+        part_json_xxh3_128=file_hash(folder / PART_FILE),
+        num_samples=record.num_kept,
+        lengths=lengths,
+        lengths_xxh3_128=file_hash(folder / lengths),
+    )
+
+
+def _encoding(config: Config, renderers: Mapping[Profile, Renderer]) -> Encoding:
+    """One encoding for the mix; where i4 and normal datasets stand in it, both of theirs."""
+    by_profile = sorted(renderers.items())
+    model = find_family(config.policy.model_name_or_path, revision=config.policy.model_revision)
+    return Encoding(
+        fingerprint=joined_hash(value for profile, renderer in by_profile for value in (profile, renderer.fingerprint)),
+        family=model.family,
+        model_type=by_profile[0][1].model_type,
+        settings={profile: renderer.description for profile, renderer in by_profile},
+    )
+
+
+def profiles(sources: Sequence[Source]) -> list[Profile]:
+    """The rendering profiles that a mix needs."""
+    return sorted({profile_of(source) for source in sources})
