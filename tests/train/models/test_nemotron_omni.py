@@ -1,9 +1,12 @@
 """What Nemotron Omni needs beyond the other families."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, ParakeetEncoderConfig
 from transformers.models.radio.modeling_radio import RadioAttention, RadioLayer
 
 from vlm_train.models.pretrained import enable_gradient_checkpointing
@@ -39,3 +42,19 @@ def test_the_tower_follows_the_dtype_of_its_weights(tiny: Any) -> None:
     module = tiny.load().to(torch.bfloat16)
     with torch.no_grad():
         assert tiny.family.logits(module, tiny.batch()).isfinite().all()
+
+
+@only_omni
+def test_a_sound_tower_is_frozen_because_nothing_trains_it(tiny: Any, config: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.folder, tmp_path / "with_sound")
+    model_config = AutoConfig.from_pretrained(folder)
+    model_config.audio_config = ParakeetEncoderConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_mel_bins=16,
+        subsampling_conv_channels=8, projection_hidden_size=32, projection_bias=False,
+    )  # fmt: skip
+    AutoModelForImageTextToText.from_config(model_config).save_pretrained(folder)
+    module = tiny.family.load(str(folder), dtype=torch.float32, device="cpu", config=config).train()
+    tiny.family.logits(module, tiny.batch()).sum().backward()
+    without_gradient = {name.split(".")[0] for name, parameter in module.named_parameters() if parameter.grad is None}
+    frozen = {name.split(".")[0] for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    assert without_gradient == frozen == {"audio_tower", "embed_audio"}
