@@ -105,6 +105,10 @@ def test_a_wrong_file_is_refused_without_importing_anything_heavy(tmp_path: Path
             "set that to 'linear', 'cosine' or 'sqrt', or leave the ratio out",
         ),
         ("[train]\noptm_name = 'Lion'\n", "run.toml:2: train.optm_name: expected 'AdamW', got 'Lion'"),
+        (
+            "[mix]\nseed = 99999999999999999999\n",
+            "run.toml:2: mix.seed: expected a whole number >= 0, got 99999999999999999999",
+        ),
         ("train = 3\n", "run.toml:1: train: expected a table, as [train], got 3"),
         ("[[train]]\nepoch = 1\n", "run.toml:1: train: expected a table, as [train], got a list"),
         ("[mix]\nsource = 3\n", "run.toml:2: mix.source: expected tables, as [[mix.source]], got 3"),
@@ -171,6 +175,13 @@ def test_a_rule_across_keys_does_not_repeat_a_key_that_is_wrong_already(tmp_path
     assert problems(tmp_path, "[train]\ntrain_batch_per_replica = 7.5\n") == [
         "run.toml:2: train.train_batch_per_replica: expected a whole number >= 1, got 7.5"
     ]
+
+
+def test_a_table_of_the_wrong_type_is_the_only_problem_of_what_should_stand_in_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "policy = 3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path}:1: policy: expected a table, as [policy], got 3"
 
 
 def test_a_missing_model_and_an_unknown_family_are_problems_among_the_others(tmp_path: Path) -> None:

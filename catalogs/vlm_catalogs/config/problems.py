@@ -9,7 +9,7 @@ from vlm_catalogs.errors import ConfigError
 
 
 class Problems:
-    """Problems by key; the first one of a key stands."""
+    """Problems by key; the first one of a key, or of a table around it, stands."""
 
     def __init__(self, path: Path, lines: dict[str, int]) -> None:
         self.path = path
@@ -17,8 +17,10 @@ class Problems:
         self._found: dict[str, str] = {}
 
     def add(self, keys: Sequence[str | int] | str, text: str) -> None:
-        """Report ``text`` for a key, unless that key has a problem already."""
-        self._found.setdefault(keys if isinstance(keys, str) else dotted(keys), text)
+        """Report ``text`` for a key, unless that key or a table around it has a problem already."""
+        key = keys if isinstance(keys, str) else dotted(keys)
+        if not any(key == known or key.startswith(f"{known}.") for known in self._found):
+            self._found[key] = text
 
     def line(self, keys: Sequence[str | int] | str) -> int:
         """Line of a key, else of the nearest table around it, else 0."""

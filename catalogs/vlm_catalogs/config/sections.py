@@ -51,7 +51,7 @@ class DatasetSection:
     """[train.train_policy.dataset] and [validation.dataset]: one normal dataset."""
 
     name: str = ""
-    """Path of a JSONL folder, a JSONL file or a LLaVA JSON file."""
+    """Path of a file or a folder of samples, or of a catalogue TOML."""
     subset: str = ""
     revision: str = ""
     split: str | tuple[str, ...] = ""
@@ -69,7 +69,7 @@ class TrainPolicySection:
     mini_batch: PositiveCount = 2
     """Rows per micro-batch."""
     dataloader_shuffle: bool = True
-    dataloader_seed: int = 0
+    dataloader_seed: Count = 0
     """Seed of the order of samples in an epoch."""
     dataloader_num_workers: Count = 0
     dataloader_prefetch_factor: PositiveCount | None = None
@@ -143,7 +143,7 @@ class TrainSection:
     fsdp_reshard_after_forward: Literal["default", "always", "never"] = "default"
     compile: bool = True
     """Compile the model on CUDA."""
-    seed: int | None = None
+    seed: Count | None = None
     """Seed of everything random in the loop; None is 0."""
     deterministic: bool = False
     """Use only kernels that give the same bits each time."""
@@ -264,7 +264,7 @@ class MixSection:
     weight_unit: Literal["samples", "tokens", "repeats"] = "samples"
     epoch_samples: PositiveCount | None = None
     """Draws in one epoch; None is the number of selected samples."""
-    seed: int = 0
+    seed: Count = 0
     convert: Literal["all", "needed"] = "all"
     length_policy: Literal["drop", "shrink_media", "cut_text"] = "drop"
     """What happens to a sample longer than model_max_length."""

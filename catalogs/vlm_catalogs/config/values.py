@@ -155,6 +155,13 @@ def _fit_or_say(inner: Any, value: object, outer: Any) -> Any:
 def _fit_plain(hint: Any, value: object) -> Any:
     if hint is float and type(value) is int:
         value = float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):  # type: ignore[arg-type]
+    if type(value) is not hint or not _is_usable(value):
         raise Mismatch(expected(hint))
     return value
+
+
+def _is_usable(value: object) -> bool:
+    """False for NaN, infinities and whole numbers over 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
