@@ -17,6 +17,17 @@ IMAGE_PROCESSOR = "preprocessor_config.json"
 VIDEO_PROCESSOR = "video_preprocessor_config.json"
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"
+FILES = (
+    CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS,
+    PROCESSOR,
+    IMAGE_PROCESSOR,
+    VIDEO_PROCESSOR,
+    TEMPLATE,
+    TEMPLATE_JSON,
+)
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """``SPECIAL_TOKENS_ATTRIBUTES`` of transformers 5.23: what chat templates may refer to by name."""
@@ -51,7 +62,7 @@ def read_checkpoint_files(model: str, *, revision: str | None = None) -> Checkpo
 
     Raises ConfigError that names the model and everything that is missing.
     """
-    read = _local_reader(Path(model)) if Path(model).is_dir() else _hub_reader(model, revision)
+    read = _reader(Path(model) if Path(model).is_dir() else _hub_snapshot(model, revision))
     objects = {name: _read_object(model, name, read) for name in (CONFIG, TOKENIZER_CONFIG, SPECIAL_TOKENS, PROCESSOR)}
     processor = objects[PROCESSOR] or {}
     image = processor.get("image_processor") or _read_object(model, IMAGE_PROCESSOR, read)
@@ -85,7 +96,7 @@ def read_checkpoint_files(model: str, *, revision: str | None = None) -> Checkpo
     )
 
 
-def _local_reader(folder: Path) -> ReadFile:
+def _reader(folder: Path) -> ReadFile:
     def read(name: str) -> bytes | None:
         path = folder / name
         return path.read_bytes() if path.is_file() else None
@@ -93,25 +104,21 @@ def _local_reader(folder: Path) -> ReadFile:
     return read
 
 
-def _hub_reader(model: str, revision: str | None) -> ReadFile:
+def _hub_snapshot(model: str, revision: str | None) -> Path:
+    """The cached folder of a hub model's small files, brought up to date where the network allows."""
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ConfigError(f"{model}: no such folder, and not a name of the form owner/model")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
-    def read(name: str) -> bytes | None:
-        from transformers.utils.hub import cached_file  # type: ignore[import-untyped, unused-ignore]
-
-        try:
-            # Missing files are an answer (None); an unreachable hub or an unknown model is not.
-            path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConfigError(
-                f"{model}: no local folder of this name, and {name} could not be loaded from the hub, or offline "
-                f"from its cache: {first_line}; download the checkpoint and give its folder"
-            ) from error
-        return Path(path).read_bytes() if path else None
-
-    return read
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(FILES)))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{model}: no local folder of this name, and its tokenizer and processor could not be loaded from the hub, "
+            f"nor offline from the hub's cache: {reason}; download the checkpoint and give its folder"
+        ) from error
 
 
 def _read_object(model: str, name: str, read: ReadFile) -> dict[str, Any] | None:

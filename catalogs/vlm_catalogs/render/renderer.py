@@ -62,9 +62,7 @@ class Renderer:
     def __init__(self, files: CheckpointFiles, settings: RenderSettings) -> None:
         self.model_type = files.model_type
         self.settings = settings
-        self._tokenizer = Tokenizer.from_str(files.tokenizer.decode("utf-8"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = _read_tokenizer(files)
         self._template = ChatTemplate(files.chat_template, files.special_tokens)
         self._planner = _planner(files)
         self._bos = files.special_tokens.get("bos_token")
@@ -207,6 +205,16 @@ def load_renderer(model: str, *, settings: RenderSettings) -> Renderer:
     if files.model_type not in MODEL_TYPES:
         raise ConfigError(f"{model}: model_type {files.model_type!r} cannot be rendered; {', '.join(MODEL_TYPES)} can")
     return Renderer(files, settings)
+
+
+def _read_tokenizer(files: CheckpointFiles) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(files.tokenizer.decode("utf-8"))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ConfigError(f"{files.model}: tokenizer.json cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _facts_of(item: Message, facts_by_name: Mapping[str, MediaFacts]) -> MediaFacts:
