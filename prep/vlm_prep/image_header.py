@@ -1,14 +1,14 @@
-"""What an image's header says, by Pillow, without decoding a pixel and without its limits on size."""
+"""What an image's header says: by hand where it is ordinary, else by Pillow, without decoding a pixel."""
 
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
 from importlib import import_module
 
 from PIL import Image
 
 from vlm_prep.memory_file import MemoryFile
+from vlm_prep.quick_header import ORIENTATION_TAG, TURNED_ORIENTATIONS, ImageHeader, read_quickly
 
 PLUGINS = {
     "jpeg": ("JpegImagePlugin", "JpegImageFile"),
@@ -24,10 +24,6 @@ PLUGINS = {
 """Format -> Pillow's module and class. Using the class, not ``Image.open``, loads one plugin, refuses no size that
 an audit wants to see, and takes a JPEG with previews (MPO) for the JPEG that it is."""
 
-ORIENTATION = 0x0112
-TURNED_ORIENTATIONS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
-
 HEADER_ERRORS = (
     SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, RuntimeError,
     struct.error, zlib.error, Image.DecompressionBombError,
@@ -35,28 +31,9 @@ HEADER_ERRORS = (
 """What Pillow's plugins raise for bytes that are not what they begin like."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageHeader:
-    """Facts of one image; ``width`` and ``height`` as stored, before the orientation is applied."""
-
-    width: int
-    height: int
-    mode: str
-    """Pillow's name of the pixel format that it would decode to."""
-    orientation: int | None
-    """EXIF orientation 1..8, also from XMP as Pillow has it; None when there is none."""
-    animated: bool
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """Width and height after the orientation is applied."""
-        turned = self.orientation in TURNED_ORIENTATIONS
-        return (self.height, self.width) if turned else (self.width, self.height)
-
-
 def read_image_header(content: memoryview, image_format: str) -> ImageHeader:
     """The header of an image whose first bytes are those of ``image_format``, a key of PLUGINS. Raises ValueError."""
-    return read_with_pillow(content, image_format)
+    return read_quickly(content, image_format) or read_with_pillow(content, image_format)
 
 
 def read_with_pillow(content: memoryview, image_format: str) -> ImageHeader:
@@ -65,22 +42,20 @@ def read_with_pillow(content: memoryview, image_format: str) -> ImageHeader:
     with warnings.catch_warnings(action="ignore"):
         try:
             image = getattr(import_module(f"PIL.{module}"), name)(MemoryFile(content))
-            header = ImageHeader(
-                width=image.width,
-                height=image.height,
-                mode=image.mode,
-                orientation=_orientation(image),
-                animated=bool(getattr(image, "is_animated", False)),
-            )
+            is_animated = bool(getattr(image, "is_animated", False))
         except HEADER_ERRORS as error:
             raise ValueError(f"no readable {image_format} header: {error}") from error
-    return header
+        orientation = _orientation(image)
+    width, height = image.size
+    if image_format == "tiff" and orientation in TURNED_ORIENTATIONS:  # Pillow turns TIFFs itself, so undo it
+        width, height = height, width
+    return ImageHeader(width=width, height=height, mode=image.mode, orientation=orientation, animated=is_animated)
 
 
 def _orientation(image: Image.Image) -> int | None:
     """The orientation that ``ImageOps.exif_transpose`` would apply; damaged EXIF data have none."""
     try:
-        value = Image.Image.getexif(image).get(ORIENTATION)  # a PNG's own getexif decodes the image
+        value = Image.Image.getexif(image).get(ORIENTATION_TAG)  # a PNG's own getexif decodes the image
     except HEADER_ERRORS:
         return None
     return value if isinstance(value, int) and 1 <= value <= 8 else None

@@ -42,8 +42,8 @@ def read_media_facts(content: bytes | memoryview) -> HeaderFacts:
     view = memoryview(content)
     if not len(view):
         raise UnreadableMedia("media_empty", "0 bytes")
-    media_format = sniff_format(bytes(view[:SNIFFED_BYTES]))
     try:
+        media_format = sniff_format(bytes(view[:SNIFFED_BYTES]))
         if media_format is None:
             raise ValueError(f"neither an image nor a video that is known here; it begins with {bytes(view[:12])!r}")
         is_video = media_format in video_header.DEMUXERS

@@ -1,0 +1,251 @@
+"""The headers of ordinary JPEG, PNG and WebP files read by hand: five to fifteen times faster than through Pillow.
+
+A reader gives a header only where nothing is unusual; for anything else it gives None, and Pillow decides. Tests hold
+the two to equal answers. What is damaged behind the header shows when it is decoded, as with Pillow's own headers.
+Sources: ITU-T T.81 annex B (JPEG), PNG third edition, RFC 9649 (WebP), TIFF 6.0 section 2 (EXIF).
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+TURNED_ORIENTATIONS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """Facts of one image; ``width`` and ``height`` as stored, before the orientation is applied."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's name of the pixel format that it would decode to."""
+    orientation: int | None = None
+    """EXIF orientation 1..8, also from XMP as Pillow has it; None when there is none."""
+    animated: bool = False
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height after the orientation is applied."""
+        turned = self.orientation in TURNED_ORIENTATIONS
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+
+class _Unusual(Exception):
+    """Something that the quick readers leave to Pillow."""
+
+
+def read_quickly(content: memoryview, image_format: str) -> ImageHeader | None:
+    """The header of an ordinary image, None for other formats and for anything out of the ordinary."""
+    reader = {"jpeg": _read_jpeg, "png": _read_png, "webp": _read_webp}.get(image_format)
+    if reader is None:
+        return None
+    try:
+        header = reader(content)
+    except (_Unusual, struct.error, IndexError):
+        return None
+    return header if header.width > 0 and header.height > 0 else None
+
+
+# --- orientation ---
+
+ORIENTATION_TAG = 0x0112
+UNSIGNED_SHORT = 3
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation(="|>)([0-9])')
+EXIF_MARK = b"Exif\0\0"
+
+
+def _orientation(exif: bytes | None, xmp: bytes | None) -> int | None:
+    value = _exif_orientation(exif.removeprefix(EXIF_MARK)) if exif else None
+    if value is None and xmp and (found := XMP_ORIENTATION.search(xmp)):
+        value = int(found[2])
+    return value if value is not None and 1 <= value <= 8 else None
+
+
+def _exif_orientation(tiff: bytes) -> int | None:
+    """The value of the orientation tag in the first directory, None when it has none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        raise _Unusual
+    (begin,) = struct.unpack_from(order + "I", tiff, 4)
+    (count,) = struct.unpack_from(order + "H", tiff, begin)
+    entries = tiff[begin + 2 : begin + 2 + 12 * count]
+    if len(entries) < 12 * count:
+        raise _Unusual
+    for tag, kind, number, value in struct.iter_unpack(order + "HHIH2x", entries):
+        if tag == ORIENTATION_TAG:
+            if (kind, number) != (UNSIGNED_SHORT, 1):
+                raise _Unusual
+            return int(value)
+    return None
+
+
+# --- JPEG ---
+
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+START_OF_SCAN = 0xDA
+APP1 = 0xE1
+WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def _read_jpeg(content: memoryview) -> ImageHeader:
+    exif = xmp = frame = None
+    for marker, begin, end in _jpeg_segments(content):
+        if marker in START_OF_FRAME:
+            if frame is not None:
+                raise _Unusual
+            frame = struct.unpack_from(">BHHB", content, begin)
+        elif marker == APP1:
+            segment = bytes(content[begin:end])
+            if segment.startswith(EXIF_MARK):
+                if exif is not None:
+                    raise _Unusual
+                exif = segment
+            elif segment.startswith(XMP_MARK):
+                xmp = segment
+    if frame is None or frame[0] != 8 or frame[3] not in JPEG_MODES:
+        raise _Unusual
+    return ImageHeader(width=frame[2], height=frame[1], mode=JPEG_MODES[frame[3]], orientation=_orientation(exif, xmp))
+
+
+def _jpeg_segments(content: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of the payload of each segment before the scan."""
+    position = 2
+    while True:
+        if content[position] != 0xFF:
+            raise _Unusual
+        marker = content[position + 1]
+        if marker == START_OF_SCAN:
+            return
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        length = content[position + 2] << 8 | content[position + 3]
+        end = position + 2 + length
+        if marker in WITHOUT_LENGTH or length < 2 or end > len(content):
+            raise _Unusual
+        yield marker, position + 4, end
+        position = end
+
+
+# --- PNG ---
+
+PNG_MODES = {
+    (1, 0): "1", (2, 0): "L", (4, 0): "L", (8, 0): "L", (16, 0): "I;16",
+    (8, 2): "RGB", (16, 2): "RGB",
+    (1, 3): "P", (2, 3): "P", (4, 3): "P", (8, 3): "P",
+    (8, 4): "LA", (16, 4): "RGBA",
+    (8, 6): "RGBA", (16, 6): "RGBA",
+}  # fmt: skip
+"""(Bit depth, colour type) -> the mode that Pillow decodes to."""
+
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+XMP_KEYWORD = b"XML:com.adobe.xmp"
+
+
+def _read_png(content: memoryview) -> ImageHeader:
+    exif = xmp = None
+    has_pixels = False
+    for name, begin, end in _png_chunks(content):
+        if name == b"IDAT":
+            has_pixels = True
+        elif name == b"eXIf":
+            exif = bytes(content[begin:end])
+        elif name in PNG_TEXTS:
+            xmp = _png_xmp(name, bytes(content[begin:end])) or xmp
+        elif name in PNG_ANIMATION:
+            raise _Unusual
+        if not has_pixels and zlib.crc32(content[begin - 4 : end]) != int.from_bytes(content[end : end + 4]):
+            raise _Unusual
+    length, name, width, height, depth, colour, _, row_filter = struct.unpack_from(">I4sIIBBBB", content, 8)
+    if (length, name) != (13, b"IHDR") or row_filter or (depth, colour) not in PNG_MODES or not has_pixels:
+        raise _Unusual
+    return ImageHeader(width=width, height=height, mode=PNG_MODES[depth, colour], orientation=_orientation(exif, xmp))
+
+
+def _png_chunks(content: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of the payload of each chunk, up to IEND or to where the file is cut short."""
+    position = 8
+    while position + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        if name == b"IEND":
+            return
+        yield name, position + 8, position + 8 + length
+        position += 12 + length
+
+
+def _png_xmp(name: bytes, text: bytes) -> bytes | None:
+    """XMP from an uncompressed iTXt; other spellings of EXIF and XMP as text are unusual."""
+    keyword = text.partition(b"\0")[0]
+    if keyword in (b"Raw profile type exif", b"exif", b"xmp"):
+        raise _Unusual
+    if keyword != XMP_KEYWORD:
+        return None
+    rest = text[len(keyword) + 1 :]
+    if name != b"iTXt" or rest[:2] != b"\0\0" or rest.count(b"\0", 2) < 2:
+        raise _Unusual
+    return rest[2:].split(b"\0", 2)[2]
+
+
+# --- WebP ---
+
+VP8X_ANIMATION, VP8X_ALPHA = 0x02, 0x10
+LOSSLESS_SIGNATURE = 0x2F
+KEY_FRAME_START = b"\x9d\x01\x2a"
+
+
+def _read_webp(content: memoryview) -> ImageHeader:
+    chunks: dict[bytes, tuple[int, int]] = {}
+    for name, begin, end in _riff_chunks(content):
+        chunks.setdefault(name, (begin, end))
+    exif, xmp = (bytes(content[slice(*chunks[name])]) if name in chunks else None for name in (b"EXIF", b"XMP "))
+    flags = content[chunks[b"VP8X"][0]] if b"VP8X" in chunks else 0
+    if flags & VP8X_ANIMATION:
+        raise _Unusual
+    width, height, has_alpha = _webp_still(content, chunks, flags)
+    if b"VP8X" in chunks and (width, height) != _canvas(content, chunks[b"VP8X"][0]):
+        raise _Unusual
+    return ImageHeader(
+        width=width, height=height, mode="RGBA" if has_alpha else "RGB", orientation=_orientation(exif, xmp)
+    )
+
+
+def _riff_chunks(content: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of each chunk of a RIFF file that is whole."""
+    (size,) = struct.unpack_from("<I", content, 4)
+    if size + 8 > len(content):
+        raise _Unusual
+    position = 12
+    while position + 8 <= size + 8:
+        name, length = struct.unpack_from("<4sI", content, position)
+        begin, end = position + 8, position + 8 + length
+        if end > size + 8:
+            raise _Unusual
+        yield name, begin, end
+        position = end + length % 2
+
+
+def _canvas(content: memoryview, begin: int) -> tuple[int, int]:
+    width, height = (int.from_bytes(content[begin + at : begin + at + 3], "little") for at in (4, 7))
+    return width + 1, height + 1
+
+
+def _webp_still(content: memoryview, chunks: dict[bytes, tuple[int, int]], flags: int) -> tuple[int, int, bool]:
+    """Width, height and whether there is alpha, of the one frame of a still image."""
+    if b"VP8L" in chunks and b"VP8 " not in chunks:
+        signature, bits = struct.unpack_from("<BI", content, chunks[b"VP8L"][0])
+        if signature != LOSSLESS_SIGNATURE or bits >> 29:
+            raise _Unusual
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
+    if b"VP8 " not in chunks or b"VP8L" in chunks:
+        raise _Unusual
+    tag, start, width, height = struct.unpack_from("<B2x3sHH", content, chunks[b"VP8 "][0])
+    if tag & 1 or start != KEY_FRAME_START:
+        raise _Unusual
+    return width & 0x3FFF, height & 0x3FFF, bool(flags & VP8X_ALPHA) or b"ALPH" in chunks
