@@ -21,22 +21,15 @@ from vlm_catalogs.render.chat import (
     prepare_messages,
 )
 from vlm_catalogs.render.checkpoint_files import CheckpointFiles, read_checkpoint_files
-from vlm_catalogs.render.media_edge import edge_planner
-from vlm_catalogs.render.media_omni import omni_planner
+from vlm_catalogs.render.families import MODEL_TYPES, OMNI, media_planner
 from vlm_catalogs.render.media_options import read_media_options
-from vlm_catalogs.render.media_qwen import qwen_planner
-from vlm_catalogs.render.planner import MediaPlanner, MediaTokens, Placeholder
+from vlm_catalogs.render.planner import MediaPlanner, Placeholder
 from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.render.settings import RenderProblem, RenderSettings, media_budget
 from vlm_catalogs.sample import MediaFacts
 
 RENDER_VERSION = 1
 """Raised when the same inputs give other ids, labels or plans than before; part of every encoding fingerprint."""
-
-OMNI = "nemotron_h_omni"
-EDGE = "cosmos3_edge"
-QWEN = ("qwen3_vl", "qwen3_vl_moe")
-MODEL_TYPES = (*QWEN, OMNI, EDGE)
 
 UNHASHED = ("processor_class", "auto_map", "_name_or_path", "name_or_path")
 """Keys of processor files that say where they came from, not what they do."""
@@ -64,7 +57,7 @@ class Renderer:
         self.settings = settings
         self._tokenizer = _read_tokenizer(files)
         self._template = ChatTemplate(files.chat_template, files.special_tokens)
-        self._planner = _planner(files)
+        self._planner = media_planner(files)
         self._bos = files.special_tokens.get("bos_token")
         added = self._tokenizer.get_added_tokens_decoder()
         special = {number: token.content for number, token in added.items() if token.special}
@@ -225,50 +218,6 @@ def _facts_of(item: Message, facts_by_name: Mapping[str, MediaFacts]) -> MediaFa
     if facts.kind != kind:
         raise RenderProblem("placeholder_media_mismatch", f"{facts.name!r} is {facts.kind}, used as {kind}")
     return facts
-
-
-def _planner(files: CheckpointFiles) -> MediaPlanner:
-    image, video, tokens = files.image_processor, files.video_processor, _media_tokens(files)
-    if files.model_type == OMNI:
-        return omni_planner(image, video, files.processor, tokens)
-    return (edge_planner if files.model_type == EDGE else qwen_planner)(image, video, tokens)
-
-
-def _media_tokens(files: CheckpointFiles) -> MediaTokens:
-    """The processor's own choice: the tokenizer's named tokens, else the names that its class has built in."""
-    config = files.tokenizer_config
-    named = {
-        **_object(config.get("model_specific_special_tokens")),
-        **_object(config.get("extra_special_tokens")),
-        **config,
-    }
-
-    def token(name: str, default: str) -> str:
-        value = named.get(name)
-        return value if isinstance(value, str) else default
-
-    if files.model_type == OMNI:
-        image = token("image_token", "<image>")
-        return MediaTokens(
-            image=image,
-            video=token("video_token", "<video>"),
-            start=token("image_start_token", "<img>"),
-            end=token("image_end_token", "</img>"),
-            video_features=image,
-            others=("<so_start>", "<so_end>", token("audio_token", "<so_embedding>")),
-        )
-    video = token("video_token", "<|video_pad|>")
-    return MediaTokens(
-        image=token("image_token", "<|image_pad|>"),
-        video=video,
-        start=token("vision_start_token", "<|vision_start|>"),
-        end=token("vision_end_token", "<|vision_end|>"),
-        video_features=video,
-    )
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _describe(files: CheckpointFiles, settings: RenderSettings, planner: MediaPlanner) -> dict[str, Any]:
