@@ -106,7 +106,7 @@ def _convert(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> N
     num_bytes = sum(task.part.num_bytes for task in tasks)
     _check_space(Path(config.mix.shards), num_bytes)
     started = time.monotonic()
-    workers = num_processes(config.mix.num_workers) if num_bytes >= SMALL_BYTES else 1
+    workers = num_processes(config.mix.num_workers, is_small=num_bytes < SMALL_BYTES)
     with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
         run_tasks(
             convert_part,
@@ -188,7 +188,7 @@ def _measure(
     todo = {task.folder.name for task in tasks}
     num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
     started = time.monotonic()
-    workers = num_processes(config.mix.num_workers) if num_samples >= SMALL_SAMPLES else 1
+    workers = num_processes(config.mix.num_workers, is_small=num_samples < SMALL_SAMPLES)
     with Progress("measure", total=len(tasks), unit="parts") as progress:
         run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     num_parts = sum(len(source.records) for source in prepared)
@@ -262,7 +262,12 @@ def _publish(
         write_table(selection, staged / "selection.parquet")
         selection_hash = file_hash(staged / "selection.parquet")
         manifest = make_manifest(
-            config, prepared, renderers, num_selected=num_selected, selection_hash=selection_hash, notes=plan.notes
+            config,
+            prepared,
+            renderers,
+            num_selected=num_selected,
+            selection_hash=selection_hash,
+            notes=[text for source in plan.sources for text in source.notes],
         )
         fact(f"select: {sum(num_selected.values()):,} of {selection.num_rows:,} samples, {len(prepared)} datasets")
         log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)

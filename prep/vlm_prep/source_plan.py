@@ -11,7 +11,9 @@ from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.file_inputs import plan_files, resolve_format, source_root
 from vlm_prep.i4_inputs import plan_i4
+from vlm_prep.mended import renamed_if_mended
 from vlm_prep.parts import PlannedPart, layout_hash
+from vlm_prep.raw_sample import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class SourcePlan:
     """``shards/<dataset>/<layout>``."""
     parts: tuple[PlannedPart, ...]
     notes: tuple[str, ...] = ()
+    """For people and for the manifest: without paths of this machine."""
 
     @property
     def num_bytes(self) -> int:
@@ -48,18 +51,29 @@ class SourcePlan:
 
 def plan_source(source: Source, config: Config) -> SourcePlan:
     """The plan of one source. Raises ConfigError, DataError or StorageError."""
-    limit = config.mix.max_sample_bytes
-    notes: list[str] = []
     if isinstance(source, I4Source):
-        file_format = "i4"
-        options = ["i4", source.text_keys, source.media_keys, source.text_only, limit]
-        parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars)
-    else:
-        file_format = resolve_format(source)
-        options = [file_format, _media_root(source), limit]
-        parts = plan_files(source, file_format)
+        return _plan_i4(source, config)
+    return _plan_files(source, config)
+
+
+def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
+    options = ["i4", source.text_keys, source.media_keys, source.text_only, config.mix.max_sample_bytes]
+    parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars)
     layout = Path(config.mix.shards) / source.name / layout_hash(options)
-    return SourcePlan(source=source, file_format=file_format, layout=layout, parts=tuple(parts), notes=tuple(notes))
+    return SourcePlan(source=source, file_format="i4", layout=layout, parts=tuple(parts), notes=tuple(notes))
+
+
+def _plan_files(source: FileSource, config: Config) -> SourcePlan:
+    file_format = resolve_format(source)
+    limits = Limits(max_sample_bytes=config.mix.max_sample_bytes)
+    options = [file_format, _media_root(source), limits.max_sample_bytes]
+    layout = Path(config.mix.shards) / source.name / layout_hash(options)
+    parts = tuple(
+        renamed_if_mended(source, file_format, part, folder=part_folder(layout, part.name), limits=limits)
+        for part in plan_files(source, file_format)
+    )
+    notes = (f"{source.name}: its files are read as {file_format}",) if source.format == "auto" else ()
+    return SourcePlan(source=source, file_format=file_format, layout=layout, parts=parts, notes=notes)
 
 
 def _media_root(source: FileSource) -> str | None:

@@ -14,9 +14,9 @@ from vlm_catalogs.errors import StorageError
 Task = TypeVar("Task")
 
 
-def num_processes(asked: int) -> int:
-    """Worker processes: as asked, or one for each core that this process may use."""
-    return asked or len(os.sched_getaffinity(0))
+def num_processes(asked: int, *, is_small: bool) -> int:
+    """Worker processes: as asked, else one for small work, else one for each core that this process may use."""
+    return asked or (1 if is_small else len(os.sched_getaffinity(0)))
 
 
 def run_tasks(
