@@ -93,7 +93,7 @@ def plan_trainable(parameters: Sequence[NamedParameter], rules: TrainableRules) 
 
 
 def named_parameters(module: "nn.Module") -> list[NamedParameter]:
-    """The parameters of ``module`` as the decision sees them; a shared parameter stands once."""
+    """The parameters that a rule may train: a shared one stands once, one that the family has frozen is not there."""
     classes: dict[str, frozenset[str]] = {}
     for path, one in module.named_modules():
         above = classes[path.rpartition(".")[0]] if path else frozenset()
@@ -101,6 +101,7 @@ def named_parameters(module: "nn.Module") -> list[NamedParameter]:
     return [
         NamedParameter(name=name, size=parameter.numel(), classes=classes[name.rpartition(".")[0]])
         for name, parameter in module.named_parameters()
+        if parameter.requires_grad
     ]
 
 

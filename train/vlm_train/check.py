@@ -1,0 +1,120 @@
+"""``vlm-train check``: what a TOML means, what trains, in what state the mix is, and everything that is missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs.config import Config, describe_mode
+from vlm_catalogs.console import WRONG_INPUT, result
+from vlm_catalogs.errors import UserError
+from vlm_catalogs.model_family import find_family
+from vlm_train.run_plan import order_settings, plan_run, refuse_several_processes
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def check_config(config: Config) -> int:
+    """Print everything; 0 when a run could start, 2 when something is missing."""
+    refuse_several_processes()
+    order_settings(config)
+    result(f"mode: {describe_mode(config)}")
+    result(f"\nsettings:\n{_indented(config.resolved_toml())}")
+    for text in [*config.notes, *resolved_defaults(config)]:
+        result(f"note: {text}")
+    missing = [*_check_model(config), *_check_mix(config)]
+    for text in missing:
+        result(f"missing: {text}")
+    if not missing:
+        result("nothing is missing: vlm-train run can start")
+    return WRONG_INPUT if missing else 0
+
+
+def resolved_defaults(config: Config) -> list[str]:
+    """What settings became that depend on the machine or are done in another way than they say."""
+    train = config.train
+    notes = [f"train.param_dtype = {train.param_dtype}: matrix products use it; weights are {train.master_dtype}"]
+    if train.param_dtype == train.master_dtype:
+        notes = [f"weights and matrix products are {train.master_dtype}"]
+    if train.ckpt.enable_checkpoint and train.ckpt.save_mode == "async":
+        notes.append("train.ckpt.save_mode = async: not built yet; checkpoints are saved between two steps (sync)")
+    if not train.ckpt.enable_checkpoint:
+        notes.append("train.ckpt.enable_checkpoint = false: a run that is interrupted starts again at step 0")
+    return notes
+
+
+def _check_model(config: Config) -> list[str]:
+    """Print what trains; return what is missing of the model."""
+    model = config.policy.model_name_or_path
+    if find_family(model, revision=config.policy.model_revision).model_type is None:
+        return [f"config.json and weights of {model} (not found locally)"]
+    missing = _said(lambda: result("\ntrains:\n" + "\n".join(f"  {line}" for line in describe_trainable(config))))
+    if not has_weights(config):
+        missing.append(f"weights of {model} (not found locally)")
+    return missing
+
+
+def describe_trainable(config: Config) -> list[str]:
+    """What would train, decided on a model without weights made from config.json alone.
+
+    Raises ConfigError for rules that match nothing.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from vlm_train.load import trainable_rules
+    from vlm_train.models.pretrained import read_config
+    from vlm_train.trainable import named_parameters, plan_trainable
+
+    policy = config.policy
+    model_config = read_config(
+        policy.model_name_or_path, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code
+    )
+    with torch.device("meta"):
+        build: Any = AutoModelForImageTextToText.from_config
+        module = build(model_config, trust_remote_code=policy.trust_remote_code)
+    return plan_trainable(named_parameters(module), trainable_rules(config)).lines()
+
+
+def has_weights(config: Config) -> bool:
+    """Are there files with weights, in the model's folder or in the hub cache? Nothing is downloaded."""
+    model = Path(config.policy.model_name_or_path)
+    if model.is_dir():
+        return any(path for pattern in WEIGHTS for path in model.glob(pattern))
+    from huggingface_hub import try_to_load_from_cache
+
+    revision = config.policy.model_revision
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(str(model), name, revision=revision), str) for name in names)
+
+
+def _check_mix(config: Config) -> list[str]:
+    """Print the state of the mix and the plan of the run; return what is missing."""
+    return _said(lambda: result("\n" + "\n".join(describe_mix(config))))
+
+
+def describe_mix(config: Config) -> list[str]:
+    """The mix and the plan of a run on it. Raises UserError when there is none or it does not fit the TOML."""
+    from vlm_train.open_mix import datasets_to_draw, load_renderers, open_mix
+
+    mix = open_mix(config)
+    load_renderers(config, mix)
+    datasets = datasets_to_draw(mix)
+    plan = plan_run(config, num_draws=sum(dataset.num_draws for dataset in datasets))
+    shares = [
+        f"  {one.name}: {one.num_draws:,} draws an epoch ({one.share:.2%}) of {one.num_selected:,} samples"
+        for one in mix.manifest.datasets
+    ]
+    return [f"mix: {mix.folder}", *shares, f"plan: {plan.describe()}"]
+
+
+def _said(print_it: Callable[[], None]) -> list[str]:
+    """What ``print_it`` found missing: the message of the error that it stopped with."""
+    try:
+        print_it()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" if line else "" for line in text.splitlines())

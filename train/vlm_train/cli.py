@@ -1,0 +1,126 @@
+"""vlm-train: from a mix to a model. One function per command; heavy imports stand inside: --help answers at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm_catalogs.console import fact, result, run_main
+
+FAMILIES = ("qwen3_vl", "qwen3_vl_moe", "nemotron_h_omni", "cosmos3_edge")
+EXIT_CODES = "exit codes: 0 done, 1 a bug, 2 wrong input, 3 findings"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    asked = _parser().parse_args(arguments)
+    return run_main(lambda: int(asked.command(asked)))
+
+
+def check(asked: argparse.Namespace) -> int:
+    """vlm-train check CONFIG."""
+    from vlm_catalogs.config import load_config
+    from vlm_train.check import check_config
+
+    return check_config(load_config(Path(asked.config), overrides=asked.set))
+
+
+def run(asked: argparse.Namespace) -> int:
+    """vlm-train run CONFIG [--resume]."""
+    from vlm_catalogs.config import load_config
+
+    config = load_config(Path(asked.config), overrides=asked.set)
+    from vlm_train.run import run_training
+
+    return run_training(config, resume=asked.resume)
+
+
+def export(asked: argparse.Namespace) -> int:
+    """vlm-train export RUN DIR [--step N]."""
+    from vlm_train.export import export_checkpoint
+
+    result(f"model: {export_checkpoint(Path(asked.run), step=asked.step, folder=Path(asked.folder))}")
+    return 0
+
+
+def make_tiny(asked: argparse.Namespace) -> int:
+    """vlm-train make-tiny --family F DIR."""
+    from vlm_train.make_tiny import make_tiny as write_tiny
+
+    write_tiny(asked.family, Path(asked.folder), seed=asked.seed)
+    fact(f"{asked.folder}: a tiny random {asked.family} with its processor")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vlm-train", description="Train a vision-language model on a mix.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(commands)
+    _add_run(commands)
+    _add_export(commands)
+    _add_make_tiny(commands)
+    return parser
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "check",
+        help="say what a TOML means and what is missing for a run",
+        description="Print mode, resolved settings, notes, what trains and the state of the mix. Exit code 0 when a "
+        "run could start, 2 when something is missing: every missing thing is listed.",
+        epilog="example: vlm-train check configs/tiny/qwen3_vl_i4.toml",
+    )
+    _add_config(command)
+    command.set_defaults(command=check)
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "run",
+        help="train on the mix of a TOML",
+        description="Train on the mix that vlm-prep build-mix made of the same TOML. SIGTERM or Ctrl-C ends the run "
+        "after its step, with a checkpoint where checkpoints are enabled, and exits with 128 + the signal's number.",
+        epilog=f"example: vlm-train run configs/tiny/qwen3_vl_i4.toml --set train.output_dir=outputs/a; {EXIT_CODES}",
+    )
+    _add_config(command)
+    command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
+    command.set_defaults(command=run)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a checkpoint as a model folder for plain transformers",
+        epilog="example: vlm-train export outputs/a exported --step 20",
+    )
+    command.add_argument("run", metavar="RUN", help="output_dir of a run")
+    command.add_argument("folder", metavar="DIR", help="a folder that does not exist yet")
+    command.add_argument("--step", type=int, help="step of the checkpoint; default: the newest")
+    command.set_defaults(command=export)
+
+
+def _add_make_tiny(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "make-tiny",
+        help="write a tiny random model with its processor, offline",
+        epilog="example: vlm-train make-tiny --family qwen3_vl models/tiny/qwen3_vl",
+    )
+    command.add_argument("--family", required=True, choices=FAMILIES)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("folder", metavar="DIR", help="a folder that does not exist yet, or is empty")
+    command.set_defaults(command=make_tiny)
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="the TOML that vlm-prep build-mix takes as well")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="section.key=value",
+        help="change one setting; checked like the TOML, kept in the resolved config",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Exports: a checkpoint, or the weights of a run that ended, as a model folder that plain transformers loads."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_catalogs.config import load_config
+from vlm_catalogs.errors import ConfigError
+from vlm_train.checkpoint import checkpoint_path, complete_checkpoints, load_tensors, read_state, step_of
+from vlm_train.start import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vlm_catalogs.config import Config
+
+EXPORTS = "safetensors"
+
+
+def export_path(run: Path, step: int) -> Path:
+    """Where the export of ``step`` stands in its run."""
+    return run / EXPORTS / f"step-{step}"
+
+
+def export_weights(module: "nn.Module", config: "Config", folder: Path) -> Path:
+    """Write the weights of ``module`` and the processor of its base model to ``folder``, whole, by rename."""
+    from vlm_train.models.pretrained import export_model
+
+    export_model(module, config.policy.model_name_or_path, folder)
+    return folder
+
+
+def export_checkpoint(run: Path, *, step: int | None, folder: Path) -> Path:
+    """Write the checkpoint of ``step`` (None: the newest) of a run to ``folder``.
+
+    Raises ConfigError for a step without a checkpoint, naming those there are, and for a folder that exists.
+    """
+    from vlm_train.load import load_family_of, load_module
+
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already; an export never overwrites")
+    checkpoint = _find_checkpoint(run, step)
+    read_state(checkpoint)
+    config = load_config(run / CONFIG_FILE)
+    module = load_module(config, load_family_of(config))
+    load_tensors(checkpoint, module=module)
+    return export_weights(module, config, folder)
+
+
+def _find_checkpoint(run: Path, step: int | None) -> Path:
+    found = complete_checkpoints(run)
+    if not found:
+        raise ConfigError(f"{run}: no complete checkpoint in it; is it the output_dir of a run?")
+    if step is None:
+        return found[-1]
+    if checkpoint_path(run, step) not in found:
+        steps = ", ".join(str(step_of(path)) for path in found)
+        raise ConfigError(f"{run}: no complete checkpoint of step {step}; there are: {steps}")
+    return checkpoint_path(run, step)

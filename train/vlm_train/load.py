@@ -1,0 +1,97 @@
+"""From a TOML to what trains: device, precision, family, module, trainable parameters, optimizer."""
+
+import torch
+from torch import nn
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.model_family import find_family
+from vlm_train.loop import Precision, Trainer
+from vlm_train.models import load_family
+from vlm_train.models.family import Family
+from vlm_train.models.pretrained import enable_gradient_checkpointing
+from vlm_train.optimizer import OptimizerSettings, build_optimizer
+from vlm_train.trainable import TrainablePlan, TrainableRules, apply_trainable, named_parameters, plan_trainable
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device() -> torch.device:
+    """CUDA where it is, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision(config: Config) -> Precision:
+    """The two types of the run. Raises ConfigError for float16, which would need a loss scale."""
+    types = {"train.param_dtype": config.train.param_dtype, "train.master_dtype": config.train.master_dtype}
+    for key, name in types.items():
+        if name not in DTYPES:
+            raise ConfigError(f"{config.where(key)}: {key}: {name} is not built yet; use bfloat16 or float32")
+    return Precision(master=DTYPES[config.train.master_dtype], compute=DTYPES[config.train.param_dtype])
+
+
+def load_family_of(config: Config) -> Family:
+    """The family of the model, with its processor; no weights yet."""
+    policy = config.policy
+    found = find_family(policy.model_name_or_path, revision=policy.model_revision)
+    if found.model_type is None:
+        raise ConfigError(
+            f"{policy.model_name_or_path}: no config.json found locally; name a folder that holds the model, or "
+            "download it into the hub cache first"
+        )
+    return load_family(
+        policy.model_name_or_path,
+        found.model_type,
+        revision=policy.model_revision,
+        trust_remote_code=policy.trust_remote_code,
+    )
+
+
+def load_module(config: Config, family: Family) -> nn.Module:
+    """The module with the weights of the base model, in the master type."""
+    return family.load(
+        config.policy.model_name_or_path, dtype=precision(config).master, device=choose_device(), config=config
+    )
+
+
+def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan]:
+    """The trainer of a run at its start, and what trains in it."""
+    module = load_module(config, family)
+    plan = plan_trainable(named_parameters(module), trainable_rules(config))
+    apply_trainable(module, plan)
+    if config.policy.model_gradient_checkpointing:
+        enable_gradient_checkpointing(module)
+    module.train()
+    settings = optimizer_settings(config)
+    trainer = Trainer(
+        module,
+        family,
+        build_optimizer(module.parameters(), settings),
+        precision=precision(config),
+        grad_norm_clip=settings.grad_norm_clip,
+    )
+    return trainer, plan
+
+
+def trainable_rules(config: Config) -> TrainableRules:
+    """What the TOML says about which parameters train."""
+    return TrainableRules(
+        train_layers=config.custom.train_layers,
+        trainable_pattern=config.policy.trainable_pattern,
+        freeze_pattern=config.policy.freeze_pattern,
+        trainable_map=config.policy.trainable_map or {},
+    )
+
+
+def optimizer_settings(config: Config) -> OptimizerSettings:
+    """What the TOML says about the optimizer."""
+    train = config.train
+    return OptimizerSettings(
+        name=train.optm_name,
+        lr=train.optm_lr,
+        impl=train.optm_impl,
+        weight_decay=train.optm_weight_decay,
+        betas=train.optm_betas,
+        epsilon=train.epsilon,
+        grad_norm_clip=train.optm_grad_norm_clip,
+    )

@@ -1,0 +1,225 @@
+"""The story of ``vlm-train run``: check, load, plan, steps, checkpoints, export."""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlm_catalogs.config import Config, describe_mode
+from vlm_catalogs.console import fact, note, result
+from vlm_train.checkpoint import RunState, checkpoint_path, load_tensors, save_checkpoint
+from vlm_train.epoch import DatasetToDraw, plan_epoch
+from vlm_train.epoch_files import epoch_table
+from vlm_train.export import export_path, export_weights
+from vlm_train.live_view import LiveView
+from vlm_train.load import load_family_of, load_trainer, optimizer_settings
+from vlm_train.loop import StepResult, Trainer, seed_step
+from vlm_train.metrics import MetricsLog, open_metrics
+from vlm_train.models.family import Family
+from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
+from vlm_train.optimizer import set_hyperparameters, set_lr
+from vlm_train.run_plan import RunPlan, plan_run, refuse_several_processes
+from vlm_train.start import Start, decide_start, run_fingerprint, write_run_files
+from vlm_train.stop_request import StopRequest
+from vlm_train.stream import EncodedRow, RowEncoder, SampleStore, encoded_in_order, planned_rows, steps_of
+
+SIGNAL_EXIT = 128
+"""A run that a signal ended exits with this plus the signal's number, as shells do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything that the steps of one attempt need."""
+
+    config: Config
+    plan: RunPlan
+    start: Start
+    datasets: list[DatasetToDraw]
+    fingerprint: dict[str, Any]
+    trainer: Trainer
+    family: Family
+    encoder: RowEncoder
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the run writes."""
+        return self.start.output_dir
+
+    def state(self, step: int) -> RunState:
+        """The state after ``step`` steps."""
+        epoch, epoch_step = divmod(step, self.plan.steps_per_epoch)
+        return RunState(
+            step=step,
+            epoch=epoch,
+            epoch_step=epoch_step,
+            model=self.config.policy.model_name_or_path,
+            fingerprint=self.fingerprint,
+        )
+
+
+def run_training(config: Config, *, resume: bool) -> int:
+    """Train as ``config`` says, from the start or from the newest checkpoint; the exit code."""
+    refuse_several_processes()
+    for text in config.notes:
+        note(text)
+    mix = open_mix(config)
+    datasets = datasets_to_draw(mix)
+    plan = plan_run(config, num_draws=sum(dataset.num_draws for dataset in datasets))
+    fingerprint = run_fingerprint(config, mix.manifest, rows_per_step=plan.order.rows_per_step)
+    start = decide_start(config, resume=resume, fingerprint=fingerprint)
+    fact(f"mode: {describe_mode(config)}")
+    fact(f"mix: {mix.folder}, {len(datasets)} datasets")
+    fact(f"plan: {plan.describe()}")
+    if start.note:
+        note(start.note)
+    set_determinism(config)
+    with closing(SampleStore(mix)) as store:
+        return _train(_load(config, plan, start, datasets, fingerprint, mix, store))
+
+
+def set_determinism(config: Config) -> None:
+    """Seed what loading draws; with ``deterministic`` only kernels that give the same bits each time."""
+    seed_step(config.train.seed or 0, 0)
+    if config.train.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def _load(
+    config: Config,
+    plan: RunPlan,
+    start: Start,
+    datasets: list[DatasetToDraw],
+    fingerprint: dict[str, Any],
+    mix: OpenMix,
+    store: SampleStore,
+) -> Run:
+    family = load_family_of(config)
+    encoder = RowEncoder(store, family, load_renderers(config, mix), max_bad_samples=config.stream.max_bad_samples)
+    trainer, trainable = load_trainer(config, family)
+    for line in trainable.lines():
+        fact(line)
+    if start.checkpoint is not None:
+        load_tensors(start.checkpoint, module=trainer.module, optimizer=trainer.optimizer)
+        set_hyperparameters(trainer.optimizer, optimizer_settings(config))
+    return Run(
+        config=config,
+        plan=plan,
+        start=start,
+        datasets=datasets,
+        fingerprint=fingerprint,
+        trainer=trainer,
+        family=family,
+        encoder=encoder,
+    )
+
+
+def _train(run: Run) -> int:
+    write_run_files(run.config, run.start, run.fingerprint)
+    first = run.start.state.step if run.start.state else 0
+    done = first
+    with (
+        open_metrics(run.output_dir) as log,
+        LiveView(total_steps=run.plan.total_steps, log_interval=run.config.logging.log_interval) as view,
+        StopRequest() as stop,
+        closing(_encoded_steps(run, first)) as steps,
+    ):
+        while done < run.plan.total_steps and stop.signal is None:
+            metrics = _one_step(run, steps, done, log)
+            done += 1
+            view.show(metrics)
+            if run.config.train.ckpt.enable_checkpoint and done % run.config.train.ckpt.save_freq == 0:
+                _save(run, done)
+    if stop.signal is not None and done < run.plan.total_steps:
+        return _stopped(run, done, stop)
+    return _finish(run, done)
+
+
+def _encoded_steps(run: Run, done: int) -> Generator[list[EncodedRow]]:
+    """The rows of every step from ``done`` on, over epochs; the table of an epoch is written before it trains."""
+    num_workers = run.config.stream.num_workers or run.config.train.train_policy.dataloader_num_workers
+    for epoch in range(done // run.plan.steps_per_epoch, run.config.train.epoch):
+        table = epoch_table(
+            run.output_dir,
+            epoch,
+            plan=lambda number: plan_epoch(run.datasets, epoch=number, order=run.plan.order),
+        )
+        first_step = done % run.plan.steps_per_epoch if epoch == done // run.plan.steps_per_epoch else 0
+        rows = planned_rows(table, first_step=first_step)
+        with closing(encoded_in_order(rows, run.encoder.encode, num_workers=num_workers)) as encoded:
+            yield from steps_of(encoded, rows_per_step=run.plan.order.rows_per_step)
+
+
+def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, log: MetricsLog) -> dict[str, Any]:
+    began = time.perf_counter()
+    rows = next(steps)
+    size = run.plan.mini_batch
+    batches = [
+        run.family.collate([row.sample for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
+    ]
+    waited = time.perf_counter() - began
+    lr = run.config.train.optm_lr * run.plan.schedule.factor(done)
+    set_lr(run.trainer.optimizer, lr)
+    seed_step(run.config.train.seed or 0, done)
+    outcome = run.trainer.take_step(batches, step=done + 1)
+    metrics = step_metrics(run.state(done), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
+    problems = [row.problem for row in rows if row.problem is not None]
+    if problems:
+        metrics["data/undecodable"] = problems
+    log.write(metrics)
+    return metrics
+
+
+def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: float, seconds: float) -> dict[str, Any]:
+    """The line of one step. ``step`` counts from 1; ``epoch`` and ``epoch_step`` are those of the epoch table."""
+    return {
+        "step": before.step + 1,
+        "epoch": before.epoch,
+        "epoch_step": before.epoch_step,
+        "train/loss": outcome.loss,
+        "train/lr": lr,
+        "train/grad_norm": outcome.grad_norm,
+        "train/supervised_tokens": outcome.num_supervised_tokens,
+        "train/useful_tokens_per_second": outcome.num_tokens / seconds,
+        "train/padding_share": outcome.num_padding / max(1, outcome.num_tokens + outcome.num_padding),
+        "data/wait_seconds": waited,
+        **{f"loss/{name}": loss for name, loss in outcome.dataset_losses.items()},
+    }
+
+
+def _save(run: Run, done: int) -> Path:
+    path = checkpoint_path(run.output_dir, done)
+    if path.exists():
+        return path
+    return save_checkpoint(
+        run.output_dir,
+        run.state(done),
+        module=run.trainer.module,
+        optimizer=run.trainer.optimizer,
+        max_keep=run.config.train.ckpt.max_keep,
+    )
+
+
+def _stopped(run: Run, done: int, stop: StopRequest) -> int:
+    assert stop.signal is not None
+    config = run.config
+    saved = "nothing was saved: train.ckpt.enable_checkpoint or train.save_ckpt_at_exit is false"
+    if config.train.ckpt.enable_checkpoint and config.train.save_ckpt_at_exit:
+        saved = f"saved {_save(run, done)}; go on with: vlm-train run {config.path} --resume"
+    fact(f"stopped by {stop.signal.name} after step {done} of {run.plan.total_steps}; {saved}")
+    return SIGNAL_EXIT + stop.signal
+
+
+def _finish(run: Run, done: int) -> int:
+    ckpt = run.config.train.ckpt
+    fact(f"trained {done} of {run.plan.total_steps} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
+    if ckpt.enable_checkpoint:
+        fact(f"checkpoint: {_save(run, done)}")
+    folder = export_path(run.output_dir, done)
+    if ckpt.export_safetensors and not folder.exists():
+        result(f"model: {export_weights(run.trainer.module, run.config, folder)}")
+    return 0

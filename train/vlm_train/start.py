@@ -1,0 +1,149 @@
+"""How a run begins: in a fresh output_dir, or from a checkpoint of the same run; what a resumed run may not change."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.config import Config
+from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.manifest import Manifest
+from vlm_train.checkpoint import CHECKPOINTS, RunState, complete_checkpoints, read_state, step_of
+from vlm_train.epoch import PLANNER_VERSION
+from vlm_train.metrics import METRICS_FILE
+
+FINGERPRINT_FILE = "fingerprint.json"
+CONFIG_FILE = "config.toml"
+OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "safetensors")
+"""What a run leaves in its output_dir; any of them marks it as used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a run begins."""
+
+    output_dir: Path
+    checkpoint: Path | None
+    """None: from the model's own weights, at step 0."""
+    state: RunState | None
+    note: str
+    """For people: what was found and decided."""
+
+
+def run_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -> dict[str, Any]:
+    """What a resumed run must not change (semantics C6), by the names that the refusal uses."""
+    policy = config.train.train_policy
+    return {
+        "mix": manifest.fingerprint,
+        "encoding": manifest.encoding.fingerprint,
+        "policy.model_max_length": config.policy.model_max_length,
+        "train.sequence_packing": config.train.sequence_packing,
+        "mix.length_policy": manifest.length_policy,
+        "rows per step": rows_per_step,
+        "train.seed": config.train.seed or 0,
+        "train.train_policy.dataloader_seed": policy.dataloader_seed,
+        "train.train_policy.dataloader_shuffle": policy.dataloader_shuffle,
+        "train.train_policy.dataloader_drop_last": policy.dataloader_drop_last,
+        "planner version": PLANNER_VERSION,
+    }
+
+
+def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]) -> Start:
+    """Where the run begins. Changes nothing.
+
+    Raises ConfigError for a used output_dir without ``resume`` and for a changed fingerprint, DataError for a damaged
+    checkpoint: a run never restarts from the model's own weights by itself.
+    """
+    output_dir = Path(config.train.output_dir)
+    used = [name for name in OURS if (output_dir / name).exists()]
+    wanted = config.train.resume
+    if isinstance(wanted, str) and wanted:
+        return _start_from(output_dir, checkpoint_at(Path(wanted)), fingerprint)
+    if not used:
+        note = f"{output_dir}: nothing to resume yet; starting at step 0" if resume or wanted else ""
+        return Start(output_dir=output_dir, checkpoint=None, state=None, note=note)
+    if not (resume or wanted):
+        raise ConfigError(
+            f"{output_dir}: holds a run already ({', '.join(used)}); continue it with --resume (or resume = true), "
+            "or name another train.output_dir"
+        )
+    _compare_fingerprints(_read_fingerprint(output_dir), fingerprint, where=output_dir)
+    checkpoints = complete_checkpoints(output_dir)
+    if not checkpoints:
+        note = f"{output_dir}: no checkpoint was ever completed; starting at step 0"
+        return Start(output_dir=output_dir, checkpoint=None, state=None, note=note)
+    return _start_from(output_dir, checkpoints[-1], fingerprint)
+
+
+def checkpoint_at(path: Path) -> Path:
+    """The checkpoint that ``resume = path`` names: a checkpoint itself, or the newest of a run."""
+    if step_of(path) is not None and path.is_dir():
+        return path
+    found = complete_checkpoints(path)
+    if not found:
+        raise ConfigError(f"train.resume: {path}: neither a checkpoint (step-N) nor a run with a complete one")
+    return found[-1]
+
+
+def write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]) -> None:
+    """The resolved config, the fingerprint, the version and the git revision; what an earlier attempt wrote stays."""
+    start.output_dir.mkdir(parents=True, exist_ok=True)
+    path = start.output_dir / FINGERPRINT_FILE
+    if not path.exists():
+        about = {"version": version("vlm-mix"), "git_revision": git_revision()}
+        path.write_text(json_text.dumps_indented({**about, "fingerprint": dict(fingerprint)}))
+    text = config.resolved_toml()
+    path = start.output_dir / CONFIG_FILE
+    attempt = 1
+    while path.exists() and path.read_text() != text:
+        attempt += 1
+        path = start.output_dir / f"config-{attempt}.toml"
+    path.write_text(text)
+
+
+def git_revision() -> str | None:
+    """The revision of the code where it is a git checkout, with ``+changes`` when files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _start_from(output_dir: Path, checkpoint: Path, fingerprint: Mapping[str, Any]) -> Start:
+    state = read_state(checkpoint)
+    _compare_fingerprints(state.fingerprint, fingerprint, where=checkpoint)
+    later = [path for path in complete_checkpoints(output_dir) if (step_of(path) or 0) > state.step]
+    if later:
+        raise ConfigError(
+            f"{later[0]}: is later than the checkpoint to resume from ({checkpoint}); name another train.output_dir"
+        )
+    note = f"resuming from {checkpoint}: {state.step} steps done"
+    return Start(output_dir=output_dir, checkpoint=checkpoint, state=state, note=note)
+
+
+def _read_fingerprint(output_dir: Path) -> dict[str, Any]:
+    path = output_dir / FINGERPRINT_FILE
+    try:
+        return dict(json.loads(path.read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no run can be resumed without it: {error}; name another train.output_dir") from error
+
+
+def _compare_fingerprints(before: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:
+    changed = [
+        f"{name}: it was {before.get(name)!r}, now it is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{where}: cannot be resumed, because the batches would not go on as they began:\n  "
+            + "\n  ".join(changed)
+            + "\nset it back, or start a new run in another train.output_dir"
+        )
