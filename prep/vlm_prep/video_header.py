@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-
-import av
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.stream import VideoStream
+from typing import TYPE_CHECKING
 
 from vlm_prep.memory_file import MemoryFile
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 DEMUXERS = {
     "mp4": "mp4",
@@ -65,6 +66,8 @@ class _Timeline:
 
 def read_video_header(content: memoryview, video_format: str) -> VideoHeader:
     """The facts of a video whose first bytes are those of ``video_format``, a key of DEMUXERS. Raises ValueError."""
+    import av  # here, so that sources of images do not load FFmpeg
+
     try:
         with av.open(MemoryFile(content), mode="r", format=DEMUXERS[video_format]) as container:
             return _read(container)
@@ -72,7 +75,7 @@ def read_video_header(content: memoryview, video_format: str) -> VideoHeader:
         raise ValueError(f"no readable {video_format} video: {error.strerror or error}") from error
 
 
-def _read(container: InputContainer) -> VideoHeader:
+def _read(container: "InputContainer") -> VideoHeader:
     if not container.streams.video:
         raise ValueError("no video stream")
     stream = container.streams.video[0]
@@ -95,13 +98,13 @@ def _read(container: InputContainer) -> VideoHeader:
     )
 
 
-def _frame_packets(container: InputContainer, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
+def _frame_packets(container: "InputContainer", stream: "VideoStream") -> "Iterator[Packet[VideoStream]]":
     for packet in container.demux(stream):
         if packet.size and not packet.is_discard and not packet.is_corrupt:
             yield packet
 
 
-def _seconds(timeline: _Timeline, stream: VideoStream) -> Fraction:
+def _seconds(timeline: _Timeline, stream: "VideoStream") -> Fraction:
     """The length by timestamps; the last frame lasts as it says, else as long as the others do on average."""
     rate = stream.average_rate or stream.guessed_rate
     span = (timeline.last or 0) - (timeline.first or 0)
