@@ -2,7 +2,7 @@
 
 Reads what tar programs write: v7, ustar (with prefix), GNU (long names, base-256 numbers) and PAX (path and size).
 Layout: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
-Python's tarfile is the reference that the tests compare with; it is about ten times slower.
+Python's tarfile is the reference that the tests compare with; it takes four times as long.
 """
 
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ class _TarReader:
     def _next_header(self) -> bytes:
         """The header block at the cursor, its checksum right; empty at the end of the archive."""
         header = bytes(self._buffer[self._position : self._position + BLOCK])
-        if not header.strip(b"\0"):
+        if not (header and header[0]) and not header.strip(b"\0"):
             if self._next:
                 self._fail("the tar ends after an extension header, before its member")
             return b""
@@ -77,24 +77,20 @@ class _TarReader:
 
     def _member(self, header: bytes, kind: int) -> TarMember:
         """What the header at the cursor describes, with what came before it in extension headers."""
-        fields = {**self._global, **self._next}
+        fields = {**self._global, **self._next} if self._global or self._next else {}
         self._next = {}
-        if kind == GNU_SPARSE or any(keyword.startswith("GNU.sparse.") for keyword in fields):
+        if kind == GNU_SPARSE or (fields and any(keyword.startswith("GNU.sparse.") for keyword in fields)):
             self._fail("a sparse file; pack the tar again without --sparse")
-        name = fields["path"] if "path" in fields else _header_name(header)
-        member = TarMember(
-            name=name.decode("utf-8", "backslashreplace"),
-            offset=self._position + BLOCK,
-            size=0 if kind in TYPES_WITHOUT_PAYLOAD else self._size(header, fields),
-        )
-        self._check_presence(f"member {member.name!r}", member.size)
-        return member
+        name = (fields["path"] if "path" in fields else _header_name(header)).decode("utf-8", "backslashreplace")
+        size = 0 if kind in TYPES_WITHOUT_PAYLOAD else self._size(header, fields)
+        self._check_presence(size, "member " + name)
+        return TarMember(name, self._position + BLOCK, size)
 
     def _read_extension(self, header: bytes, kind: int) -> None:
         size = self._size(header, {})
         if size > MAX_EXTENSION_BYTES:
             self._fail(f"an extension header of {size:,} bytes")
-        self._check_presence("an extension header", size)
+        self._check_presence(size, "an extension header")
         content = bytes(self._buffer[self._position + BLOCK :][:size])
         if kind == GNU_LONG_NAME:
             self._next["path"] = content.partition(b"\0")[0]
@@ -131,7 +127,7 @@ class _TarReader:
             self._fail(f"the size of a member is no number: {fields.get('size', field)!r}")
         return size
 
-    def _check_presence(self, what: str, size: int) -> None:
+    def _check_presence(self, size: int, what: str) -> None:
         present = len(self._buffer) - self._position - BLOCK
         if size > present:
             self._fail(f"{what} is cut short ({present:,} of {size:,} bytes)")
@@ -149,9 +145,9 @@ def _checksum_is_right(header: bytes) -> bool:
         stated = int(header[148:156].partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         return False
-    blanked = (header[:148] + header[156:]).translate(None, b"\0")  # zeros add nothing: summing is the slow part
-    unsigned = sum(blanked) + 8 * ord(" ")
-    return stated == unsigned or stated == unsigned - 256 * sum(byte >> 7 for byte in blanked)
+    filled = header.translate(None, b"\0")  # zeros add nothing, and summing is the slow part
+    unsigned = sum(filled) - sum(header[148:156]) + 8 * ord(" ")
+    return stated == unsigned or stated == unsigned - 256 * sum(byte >> 7 for byte in header[:148] + header[156:])
 
 
 def _header_name(header: bytes) -> bytes:

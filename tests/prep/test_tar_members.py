@@ -138,7 +138,7 @@ def with_checksum(content: bytearray, *, at: int = 0, signed: bool = False) -> b
 def test_a_size_that_is_no_number_or_larger_than_the_tar_is_refused(size: bytes) -> None:
     content = bytearray(packed([("a", b"x")], tarfile.GNU_FORMAT))
     content[124:136] = size
-    with pytest.raises(DataError, match=r"t\.tar: byte 0: (the size of a member is no number|member 'a' is cut short)"):
+    with pytest.raises(DataError, match=r"t\.tar: byte 0: (the size of a member is no number|member a is cut short)"):
         list(read_members(memoryview(with_checksum(content)), tar="t.tar"))
 
 
@@ -163,7 +163,7 @@ def test_a_truncated_header_stops_with_the_offset(end: int) -> None:
 
 def test_a_truncated_member_stops_with_the_offset() -> None:
     content = packed([("a", b"x" * 512), ("b", b"y" * 600)], tarfile.USTAR_FORMAT)[: 1024 + 512 + 599]
-    with pytest.raises(DataError, match=r"byte 1,024: member 'b' is cut short \(599 of 600 bytes\)"):
+    with pytest.raises(DataError, match=r"byte 1,024: member b is cut short \(599 of 600 bytes\)"):
         read(content)
 
 
