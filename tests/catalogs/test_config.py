@@ -261,10 +261,23 @@ def test_set_is_checked_like_the_file_and_named_as_the_place(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("override", ["train.epoch", "=3", "train.=3", "a b=3", "train.epoch=", "x=[1", "x=1\ny=2"])
+@pytest.mark.parametrize("override", ["train.epoch", "=3", "train.=3", "a b=3", "train.epoch=", "x=[1"])
 def test_an_override_that_is_none_is_explained(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=r"^--set: "):
         load(tmp_path, "", override)
+
+
+@pytest.mark.parametrize("override", ["train.epoch=1\ny=2", "[train]\nepoch=2"])
+def test_an_override_sets_one_key_and_no_more(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected (one value|section.key=value)"):
+        load(tmp_path, "", override)
+
+
+def test_a_replaced_table_leaves_no_lines_behind(tmp_path: Path) -> None:
+    text = "[[mix.source]]\nname = 'a'\npath = 'b'\nweight = 2\n"
+    config = load(tmp_path, text, "mix.source=[{name = 'c', path = 'd'}]")
+    assert config.where("mix.source[0].name") == "--set"
+    assert config.where("mix.source[0].weight") == str(config.path)
 
 
 FULL = """\

@@ -20,10 +20,9 @@ class Bound:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """True when ``value`` is finite and within the limits."""
+        """True when ``value`` is within the limits."""
         return (
-            math.isfinite(value)
-            and (self.low is None or value >= self.low)
+            (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
