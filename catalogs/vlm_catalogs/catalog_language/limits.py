@@ -68,7 +68,7 @@ class Budget:
 
     def survey_items(self, container: Any) -> None:
         """Survey what a search through a list or a tuple compares with; plain items are charged by the dozen."""
-        self.spend(1 + len(container) // CHARACTERS_PER_STEP)
+        self.spend(1 + len(container) // 16)
         self.survey(*(item for item in container if not isinstance(item, SCALARS)))
 
     def iterate(self, value: Any) -> Iterator[Any]:
