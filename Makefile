@@ -17,7 +17,7 @@ setup: .venv/ready
 	    echo "setup: .venv with uv" && { [ -x $(BIN)/python ] || uv venv -q --python $(PYTHON) .venv; } && \
 	    uv pip install -q --python $(BIN)/python --no-deps -r requirements.lock && uv pip install -q --python $(BIN)/python --no-deps -e . ; \
 	else \
-	    echo "setup: .venv with pip (a few minutes the first time)" && { [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } && \
+	    echo "setup: .venv with pip (a few minutes the first time)" && { [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv; } && \
 	    $(BIN)/python -m pip install -q --no-compile --no-deps -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e . ; \
 	fi
 	@touch $@
@@ -27,7 +27,7 @@ tiny: $(TINY_MODELS)
 models/tiny/%/config.json: | .venv/ready
 	@$(ONE_THREAD) $(BIN)/vlm-train make-tiny --family $* models/tiny/$*
 
-demo: .venv/ready tiny
+demo: .venv/ready models/tiny/qwen3_vl/config.json
 	@$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/tiny/demo.sh
 
 test: .venv/ready tiny
