@@ -222,3 +222,11 @@ def test_damaged_exif_is_no_orientation() -> None:
     content = encoded(picture(), "JPEG", exif=b"Exif\0\0" + b"garbage!" * 4)
     facts = read_media_facts(content)
     assert (facts.width, facts.height, facts.orientation) == (13, 7, None)
+
+
+def test_an_animation_that_pillow_calls_a_bomb_is_unreadable() -> None:
+    content = bytearray(SLOW_IMAGES["webp animated"])
+    canvas = content.index(b"VP8X") + 12
+    content[canvas : canvas + 6] = (16_382).to_bytes(3, "little") * 2
+    with pytest.raises(UnreadableMedia, match=r"no readable webp header: .*decompression bomb"):
+        read_media_facts(bytes(content))

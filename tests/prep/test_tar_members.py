@@ -201,3 +201,23 @@ def test_a_damaged_pax_header_is_refused(records: bytes) -> None:
     content[156:157] = b"x"
     with pytest.raises(DataError, match="byte 0: a damaged PAX header"):
         read(with_checksum(content))
+
+
+def test_a_folder_with_a_size_has_no_payload() -> None:
+    content = bytearray(packed([("folder", b""), ("a", b"x")], tarfile.USTAR_FORMAT))
+    content[156:157], content[124:136] = b"5", b"00000001000\0"
+    assert as_tuples(read(with_checksum(content))) == by_tarfile(bytes(content)) == [("a", 1024, 1)]
+
+
+def test_a_folder_of_v7_ends_in_a_slash() -> None:
+    content = bytearray(packed([("folder/", b""), ("a", b"x")], tarfile.USTAR_FORMAT))
+    content[156:157] = b"\0"
+    content[0:7] = b"folder/"
+    assert as_tuples(read(with_checksum(content))) == by_tarfile(bytes(content)) == [("a", 1024, 1)]
+
+
+def test_an_extension_header_that_no_name_needs_is_refused() -> None:
+    content = bytearray(packed([("long", b"n" * (1 << 21)), ("a", b"x")], tarfile.GNU_FORMAT))
+    content[156:157] = b"L"
+    with pytest.raises(DataError, match="byte 0: an extension header of 2,097,152 bytes"):
+        read(with_checksum(content))

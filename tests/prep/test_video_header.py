@@ -183,3 +183,8 @@ def test_reading_images_does_not_import_the_video_library() -> None:
         "except UnreadableMedia: sys.exit('av' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_frame_that_is_cut_short_does_not_count() -> None:
+    facts = read_media_facts(VIDEOS["flv"][:-60])
+    assert facts.frames == 29
