@@ -17,7 +17,13 @@ problems as (
 ),
 judged as (
     select
-        samples.*,
+        samples.dataset,
+        samples.sample_id,
+        samples.sample_key,
+        samples.num_alternatives,
+        samples.part,
+        samples.shard,
+        samples.index_in_shard,
         longest.total_tokens,
         longest.supervised_tokens,
         longest.vision_patches,
