@@ -1,0 +1,140 @@
+"""JSONL and LLaVA files: media beside them, ``data:`` URLs, and the doors for what cannot be had."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.source import FileSource
+from vlm_prep.built_sample import BuiltSample, build_sample
+from vlm_prep.file_inputs import plan_files, resolve_format
+from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
+from vlm_prep.readers import read_part
+
+
+def source_at(path: Path, **options: Any) -> FileSource:
+    return FileSource(
+        **{"name": "d", "weight": 1.0, "path": str(path), "format": "auto", "origin": "x.toml:1", **options}
+    )
+
+
+def read(source: FileSource, *, max_sample_bytes: int = 1 << 28) -> dict[str, Any]:
+    limits = Limits(max_sample_bytes=max_sample_bytes)
+    file_format = resolve_format(source)
+    raws = [raw for part in plan_files(source, file_format) for raw in read_part(source, file_format, part, limits)]
+    built = [build_sample(raw, limits) if isinstance(raw, RawSample) else raw for raw in raws]
+    return {sample.origin.sample_id: sample for sample in built}
+
+
+def outcomes(samples: dict[str, Any]) -> list[str]:
+    return [sample.rejected.reason if isinstance(sample, RejectedSample) else "kept" for sample in samples.values()]
+
+
+def showing(image: str) -> dict[str, Any]:
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
+    return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "That."}]}
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def test_rows_are_numbered_within_their_file_and_blank_lines_count(tmp_path: Path, small: Any) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.png").write_bytes(small.picture("red"))
+    write_lines(tmp_path / "d" / "b.jsonl", [showing("a.png"), "", showing("a.png")])
+    write_lines(tmp_path / "d" / "a" / "c.jsonl", [showing("../a.png")])
+    samples = read(source_at(tmp_path / "d"))
+    assert list(samples) == ["a/c.jsonl#000000000", "b.jsonl#000000000", "b.jsonl#000000002"]
+    assert outcomes(samples) == ["kept"] * 3
+    text = (tmp_path / "d" / "b.jsonl").read_bytes()
+    offset = samples["b.jsonl#000000002"].origin.byte_offset
+    assert json.loads(text[offset:]) == showing("a.png")
+
+
+def test_each_fault_has_its_own_door(tmp_path: Path, small: Any) -> None:
+    (tmp_path / "secret.png").write_bytes(small.picture("red"))
+    data = tmp_path / "d"
+    data.mkdir()
+    (data / "link.png").symlink_to(tmp_path / "secret.png")
+    (data / "empty.png").touch()
+    (data / "film.png").write_bytes(small.film())
+    doors = {
+        "gone.png": "missing_media",
+        "x" * 300: "missing_media",
+        "bad\0name": "missing_media",
+        "../secret.png": "media_outside_root",
+        str(tmp_path / "secret.png"): "media_outside_root",
+        "link.png": "media_outside_root",
+        "http://example.org/a.png": "remote_media",
+        "HTTPS://example.org/a.png": "remote_media",
+        "empty.png": "media_empty",
+        "film.png": "media_kind_mismatch",
+        "data:image/png;base64,%%%": "media_unreadable",
+        "data:nothing": "media_unreadable",
+    }
+    write_lines(data / "a.jsonl", [*map(showing, doors), "{"])
+    samples = read(source_at(data))
+    assert outcomes(samples) == [*doors.values(), "unreadable_json"]
+    assert all(len(sample.rejected.detail) < 700 for sample in samples.values())
+
+
+def test_data_urls_absolute_paths_file_urls_and_a_media_root_are_read(tmp_path: Path, small: Any) -> None:
+    red = small.picture("red")
+    root = tmp_path / "images"
+    root.mkdir()
+    (root / "a b.png").write_bytes(red)
+    url = "data:image/png;base64," + base64.b64encode(red).decode()
+    names = [url, "a b.png", str(root / "a b.png"), (root / "a b.png").as_uri()]
+    write_lines(tmp_path / "d" / "a.jsonl", [showing(name) for name in names])
+    samples = read(source_at(tmp_path / "d", media_root=str(root)))
+    assert outcomes(samples) == ["kept"] * 4
+    assert {bytes(sample.media[0].content) for sample in samples.values()} == {red}
+    assert len({sample.messages_json + sample.media_table_json for sample in samples.values()}) == 1
+
+
+def test_a_medium_used_twice_is_stored_once(tmp_path: Path, small: Any) -> None:
+    red = small.picture("red")
+    (tmp_path / "a.png").write_bytes(red)
+    image = {"type": "image", "image": "a.png"}
+    write_lines(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": [image, image]}]}])
+    (sample,) = read(source_at(tmp_path)).values()
+    assert [bytes(medium.content) for medium in sample.media] == [red]
+
+
+def test_sizes_are_checked_before_media_are_loaded(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: reading it would not end well
+    write_lines(tmp_path / "a.jsonl", [showing("huge.png"), showing("x" * 5000)])
+    assert outcomes(read(source_at(tmp_path), max_sample_bytes=4000)) == ["sample_too_large", "sample_too_large"]
+
+
+def test_llava_arrays_give_what_messages_give(tmp_path: Path, small: Any) -> None:
+    (tmp_path / "a.png").write_bytes(small.picture("red"))
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
+    rows = [{"id": "x", "image": "a.png", "conversations": turns}, {"conversations": turns[1:]}]
+    (tmp_path / "l.json").write_text(json.dumps(rows))
+    write_lines(tmp_path / "m.jsonl", [showing("a.png")])
+    first, second = read(source_at(tmp_path / "l.json")).values()
+    (other,) = read(source_at(tmp_path / "m.jsonl")).values()
+    assert isinstance(first, BuiltSample)
+    assert (first.origin.sample_id, first.source_id) == ("l.json#000000000", "x")
+    assert (first.messages_json, first.media_table_json) == (other.messages_json, other.media_table_json)
+    assert second.media == ()
+
+
+def test_the_format_is_found_by_looking_and_doubt_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        resolve_format(source_at(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match=r"no \*\.jsonl and no"):
+        resolve_format(source_at(tmp_path))
+    (tmp_path / "a.json").write_text("[]")
+    assert resolve_format(source_at(tmp_path)) == "llava"
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(ConfigError, match="say which"):
+        resolve_format(source_at(tmp_path))
+    assert resolve_format(source_at(tmp_path, format="jsonl")) == "jsonl"
