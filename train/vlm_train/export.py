@@ -34,13 +34,14 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path) -> Path:
 
     Raises ConfigError for a step without a checkpoint, naming those there are, and for a folder that exists.
     """
-    from vlm_train.load import load_family_of, load_module
+    from vlm_train.load import hush_progress_bars, load_family_of, load_module
 
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")
     checkpoint = _find_checkpoint(run, step)
     read_state(checkpoint)
     config = load_config(run / CONFIG_FILE)
+    hush_progress_bars()
     module = load_module(config, load_family_of(config))
     load_tensors(checkpoint, module=module)
     return export_weights(module, config, folder)

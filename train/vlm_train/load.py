@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
@@ -28,6 +29,11 @@ def precision(config: Config) -> Precision:
         if name not in DTYPES:
             raise ConfigError(f"{config.where(key)}: {key}: {name} is not built yet; use bfloat16 or float32")
     return Precision(master=DTYPES[config.train.master_dtype], compute=DTYPES[config.train.param_dtype])
+
+
+def hush_progress_bars() -> None:
+    """Leave the terminal to our own lines: transformers draws a bar for each file that it reads or writes."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_family_of(config: Config) -> Family:

@@ -16,7 +16,7 @@ from vlm_train.epoch import DatasetToDraw, plan_epoch
 from vlm_train.epoch_files import epoch_table
 from vlm_train.export import export_path, export_weights
 from vlm_train.live_view import LiveView
-from vlm_train.load import load_family_of, load_trainer, optimizer_settings
+from vlm_train.load import hush_progress_bars, load_family_of, load_trainer, optimizer_settings
 from vlm_train.loop import StepResult, Trainer, seed_step
 from vlm_train.metrics import MetricsLog, open_metrics
 from vlm_train.models.family import Family
@@ -76,6 +76,7 @@ def run_training(config: Config, *, resume: bool) -> int:
     fact(f"plan: {plan.describe()}")
     if start.note:
         note(start.note)
+    hush_progress_bars()
     set_determinism(config)
     with closing(SampleStore(mix)) as store:
         return _train(_load(config, plan, start, datasets, fingerprint, mix, store))

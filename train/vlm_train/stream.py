@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,9 @@ from vlm_train.shard_reader import ShardReader
 MAX_OPEN_SHARDS = 128
 """Maps held at a time; each takes a file descriptor."""
 ROWS_AHEAD_PER_WORKER = 4
+Planned = TypeVar("Planned")
+Encoded = TypeVar("Encoded")
+
 NUM_EMPTY_TOKENS = 2
 """An empty row still has something to predict from, so that every call of the model has its usual shape."""
 
@@ -198,9 +201,9 @@ def planned_rows(table: pa.Table, *, first_step: int = 0) -> Iterator[PlannedRow
                 yield PlannedRow(**fields)
 
 
-def steps_of(rows: Iterable[EncodedRow], *, rows_per_step: int) -> Iterator[list[EncodedRow]]:
+def steps_of(rows: Iterable[Encoded], *, rows_per_step: int) -> Iterator[list[Encoded]]:
     """The rows step by step."""
-    step: list[EncodedRow] = []
+    step: list[Encoded] = []
     for row in rows:
         step.append(row)
         if len(step) == rows_per_step:
@@ -211,8 +214,8 @@ def steps_of(rows: Iterable[EncodedRow], *, rows_per_step: int) -> Iterator[list
 
 
 def encoded_in_order(
-    rows: Iterator[PlannedRow], encode: Callable[[PlannedRow], EncodedRow], *, num_workers: int
-) -> Generator[EncodedRow]:
+    rows: Iterable[Planned], encode: Callable[[Planned], Encoded], *, num_workers: int
+) -> Generator[Encoded]:
     """``encode`` of each row, in the order of ``rows``; ``num_workers`` threads work ahead, 0 encodes on demand.
 
     An error of ``encode`` is raised where its row would have come. Close the generator to stop the threads.
@@ -221,7 +224,7 @@ def encoded_in_order(
         yield from map(encode, rows)
         return
     pool = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
-    waiting: deque[Future[EncodedRow]] = deque()
+    waiting: deque[Future[Encoded]] = deque()
     try:
         for row in rows:
             waiting.append(pool.submit(encode, row))

@@ -1,0 +1,169 @@
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vlm_catalogs.errors import DataError
+from vlm_train.loop import Precision, StepResult, Trainer, seed_step, token_losses
+from vlm_train.models.family import Batch, EncodedSample, collate_rows
+from vlm_train.optimizer import OptimizerSettings, build_optimizer
+
+VOCABULARY = 11
+FP32 = Precision(master=torch.float32, compute=torch.float32)
+
+
+class TextFamily:
+    """A family without media, small enough to check by hand: an embedding and a head."""
+
+    model_type = "text"
+
+    def load(self, model: str, **settings: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Embedding(VOCABULARY, 8), nn.Linear(8, VOCABULARY))
+
+    def encode(self, sample: Any, rendered: Any, *, blank: bool = False) -> EncodedSample:
+        raise NotImplementedError
+
+    def collate(self, samples: Sequence[EncodedSample]) -> Batch:
+        return collate_rows(samples, pad_id=0, positions_3T=None)
+
+    def logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        logits: Tensor = module(batch.input_ids_BT)
+        return logits
+
+
+@dataclass
+class Tried:
+    result: StepResult
+    gradient: Tensor
+    weights: Tensor
+
+
+def sample(number: int, *, length: int, num_supervised: int, dataset: str = "a") -> EncodedSample:
+    generator = torch.Generator().manual_seed(number)
+    ids = torch.randint(1, VOCABULARY, (length,), generator=generator)
+    labels = torch.full_like(ids, -100)
+    if num_supervised:
+        labels[-num_supervised:] = ids[-num_supervised:]
+    return EncodedSample(dataset=dataset, sample_id=str(number), input_ids_T=ids, labels_T=labels, media=())
+
+
+SAMPLES = [
+    sample(1, length=40, num_supervised=35),
+    sample(2, length=5, num_supervised=1, dataset="b"),
+    sample(3, length=12, num_supervised=2),
+    sample(4, length=30, num_supervised=0),
+]
+EMPTY = EncodedSample(
+    dataset="", sample_id="", input_ids_T=torch.tensor([1, 1]), labels_T=torch.tensor([-100, -100]), media=()
+)
+
+
+def trainer(module: nn.Module) -> Trainer:
+    settings = OptimizerSettings(
+        name="AdamW", lr=0.01, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+    )
+    return Trainer(
+        module,
+        TextFamily(),
+        build_optimizer(module.parameters(), settings),
+        precision=FP32,
+        grad_norm_clip=settings.grad_norm_clip,
+    )
+
+
+def try_step(samples: Sequence[EncodedSample], *, mini_batch: int) -> Tried:
+    family = TextFamily()
+    module = family.load("")
+    batches = [family.collate(samples[begin : begin + mini_batch]) for begin in range(0, len(samples), mini_batch)]
+    result = trainer(module).take_step(batches, step=1)
+    gradient = torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None])
+    return Tried(result, gradient, torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))
+
+
+@pytest.mark.parametrize("mini_batch", [1, 2])
+def test_micro_batches_add_up_to_one_big_batch(mini_batch: int) -> None:
+    small, big = try_step(SAMPLES, mini_batch=mini_batch), try_step(SAMPLES, mini_batch=4)
+    assert small.result.loss == pytest.approx(big.result.loss, rel=1e-6)
+    assert small.result.dataset_losses == pytest.approx(big.result.dataset_losses, rel=1e-6)
+    assert (small.gradient - big.gradient).norm() / big.gradient.norm() <= 1e-6
+    assert small.result.num_supervised_tokens == 38
+
+
+def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_step() -> None:
+    module = TextFamily().load("")
+    total = 0.0
+    for one in SAMPLES:
+        logits = module(one.input_ids_T)
+        for position in range(1, len(one.labels_T)):
+            if one.labels_T[position] != -100:
+                total -= torch.log_softmax(logits[position - 1], 0)[one.labels_T[position]].item()
+    assert try_step(SAMPLES, mini_batch=2).result.loss == pytest.approx(total / 38, rel=1e-6)
+
+
+def test_the_losses_of_the_datasets_add_up_to_the_loss_of_the_step() -> None:
+    result = try_step(SAMPLES, mini_batch=2).result
+    assert set(result.dataset_losses) == {"a", "b"}
+    assert (37 * result.dataset_losses["a"] + result.dataset_losses["b"]) / 38 == pytest.approx(result.loss)
+
+
+def test_empty_rows_change_no_gradient_and_count_as_padding() -> None:
+    with_empty = try_step([SAMPLES[0], EMPTY], mini_batch=1)
+    alone = try_step([SAMPLES[0]], mini_batch=1)
+    assert torch.equal(with_empty.gradient, alone.gradient)
+    assert with_empty.result.loss == alone.result.loss
+    assert (with_empty.result.num_tokens, with_empty.result.num_padding) == (40, 2)
+    assert set(with_empty.result.dataset_losses) == {"a"}
+
+
+def test_no_loss_on_unsupervised_tokens_nor_across_rows() -> None:
+    labels_BT = torch.tensor([[5, -100, 3, -100], [-100, -100, -100, 2]])
+    losses_N, rows_N = token_losses(torch.zeros(2, 4, VOCABULARY), labels_BT)
+    assert losses_N.tolist() == pytest.approx([math.log(VOCABULARY)] * 2)  # the first token is never predicted
+    assert rows_N.tolist() == [0, 1]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_its_samples() -> None:
+    module = TextFamily().load("")
+    family = TextFamily()
+    broken = sample(9, length=3, num_supervised=1)
+    broken.input_ids_T[:] = 0  # an id that the other samples do not use
+    with torch.no_grad():
+        module[0].weight[0] = math.nan  # type: ignore[index]
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    with pytest.raises(DataError, match=r"step 7: loss nan.*the loss is not finite for a/9; look at") as stopped:
+        trainer(module).take_step([family.collate([SAMPLES[0]]), family.collate([broken])], step=7)
+    assert "a/1" not in str(stopped.value)
+    for was, parameter in zip(before, module.parameters(), strict=True):
+        assert torch.equal(was.nan_to_num(7), parameter.detach().nan_to_num(7))
+
+
+def test_a_gradient_that_is_not_finite_stops_too() -> None:
+    module = TextFamily().load("")
+    module[1].bias.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[index]
+    with pytest.raises(DataError, match="all losses are finite; the samples of the step are a/1, a/3"):
+        trainer(module).take_step([TextFamily().collate([SAMPLES[0], SAMPLES[2], EMPTY])], step=1)
+
+
+def test_what_a_step_draws_follows_seed_and_step_alone() -> None:
+    draws = []
+    for seed, step in [(1, 5), (1, 6), (2, 5), (1, 5)]:
+        seed_step(seed, step)
+        draws.append(torch.rand(3).tolist())
+        torch.rand(step)
+    assert draws[0] == draws[3]
+    assert len({tuple(draw) for draw in draws}) == 3
+
+
+def test_autocast_computes_in_the_compute_type_over_weights_in_the_master_type() -> None:
+    module = nn.Linear(2, 2)
+    mixed = Precision(master=torch.float32, compute=torch.bfloat16)
+    with mixed.context(torch.device("cpu")):
+        assert module(torch.ones(1, 2)).dtype is torch.bfloat16
+    with FP32.context(torch.device("cpu")):
+        assert module(torch.ones(1, 2)).dtype is torch.float32
+    assert module.weight.dtype is torch.float32
