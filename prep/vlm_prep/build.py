@@ -120,7 +120,7 @@ def _convert(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> N
 
 
 def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[ConvertTask]:
-    limits = Limits(max_sample_bytes=config.mix.max_sample_bytes)
+    limits = Limits.from_setting(config.mix.max_sample_bytes)
     return [
         ConvertTask(
             source=plan.source,

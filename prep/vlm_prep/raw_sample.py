@@ -44,3 +44,12 @@ class Limits:
     """What the TOML bounds in conversion."""
 
     max_sample_bytes: int
+
+    @staticmethod
+    def from_setting(max_sample_bytes: int) -> "Limits":
+        """The limits of ``[mix]``; never more than an MDS shard can hold."""
+        return Limits(max_sample_bytes=min(max_sample_bytes, MAX_STORABLE_BYTES))
+
+
+MAX_STORABLE_BYTES = (1 << 32) - (1 << 28)
+"""Offsets in a shard are uint32; the rest is for what conversion adds to a sample's own bytes."""

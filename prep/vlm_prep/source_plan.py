@@ -51,9 +51,10 @@ class SourcePlan:
 
 def plan_source(source: Source, config: Config) -> SourcePlan:
     """The plan of one source. Raises ConfigError, DataError or StorageError."""
-    if isinstance(source, I4Source):
-        return _plan_i4(source, config)
-    return _plan_files(source, config)
+    plan = _plan_i4(source, config) if isinstance(source, I4Source) else _plan_files(source, config)
+    if not plan.parts:
+        raise DataError(f"{source.origin}: {source.name}: there is nothing in it; give it weight 0 to leave it out")
+    return plan
 
 
 def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
@@ -65,7 +66,7 @@ def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
 
 def _plan_files(source: FileSource, config: Config) -> SourcePlan:
     file_format = resolve_format(source)
-    limits = Limits(max_sample_bytes=config.mix.max_sample_bytes)
+    limits = Limits.from_setting(config.mix.max_sample_bytes)
     options = [file_format, _media_root(source), limits.max_sample_bytes]
     layout = Path(config.mix.shards) / source.name / layout_hash(options)
     parts = tuple(

@@ -42,14 +42,17 @@ def remove_stale(staging: Path) -> None:
 
 
 def _is_stale(folder: Path) -> bool:
+    """Of this host, the owner's life decides; of another host, or without an owner yet, a day does."""
     try:
-        is_old = time.time() - folder.stat().st_mtime > STALE_SECONDS
         owner = json_text.loads((folder / OWNER_FILE).read_bytes())
-        return is_old or (owner["host"] == socket.gethostname() and not _is_alive(int(owner["pid"])))
-    except FileNotFoundError:
-        return False  # being made right now, or gone; if its maker died, a day decides
+        if owner["host"] == socket.gethostname():
+            return not _is_alive(int(owner["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        pass
+    try:
+        return time.time() - folder.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False  # gone already
 
 
 def _is_alive(pid: int) -> bool:

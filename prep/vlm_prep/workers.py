@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from typing import TypeVar
 
 from vlm_catalogs.errors import StorageError
@@ -40,6 +40,10 @@ def run_tasks(
     except BrokenProcessPool as error:
         message = "a worker process was killed, often for lack of memory; try fewer: --num-workers 1"
         raise StorageError(message) from error
+    except BaseException:
+        for worker in active_children():  # what they have staged is thrown away: nothing is lost by not waiting
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

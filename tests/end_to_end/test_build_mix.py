@@ -235,6 +235,7 @@ def test_a_source_with_too_many_rejections_fails_and_leaves_no_mix(build: Build,
     for path in Path("jsonl/media/photos").glob("*.away"):
         (original,) = (DEMO / "jsonl" / "media" / "photos").glob(f"{path.stem}.*")
         path.rename(path.with_name(original.name))
+    # The media stand where they were again: what was rejected for them is converted, not remembered.
     manifest = read_manifest(build("normal"))
     assert [dataset.num_rejected for dataset in manifest.datasets] == [0, 0, 0]
 
@@ -282,6 +283,21 @@ def test_a_dataset_with_nothing_selected_is_an_error_that_names_it(build: Build,
     with pytest.raises(DataError, match="demo_clipart: no sample is left to draw from"):
         build("normal", "policy.model_max_length=8")
     assert not (place / "mixes" / "normal" / "current.json").exists()
+
+
+def test_a_source_with_nothing_in_it_is_an_error_that_names_it(build: Build) -> None:
+    Path("jsonl/demo_photos.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"normal\.toml:\d+: demo_photos: there is nothing in it"):
+        build("normal")
+
+
+def test_two_builds_at_once_end_with_one_mix(place: Path) -> None:
+    runs = [subprocess.Popen([COMMAND, "build-mix", "i4.toml"], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert said[0] == said[1]
+    assert not list(Path("shards/.staging").iterdir())
+    assert len(samples_of(current_mix(Path("mixes/i4")))["demo_clipart"]) == 37
 
 
 def test_i4_and_normal_sources_stand_in_one_mix(build: Build, place: Path) -> None:
