@@ -11,11 +11,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 
-def reference_losses(folder: Path, steps: list, *, lr: float, weight_decay: float = 0.01) -> list[float]:
+def reference_losses(folder: Path, steps: list, **adamw: float) -> list[float]:
     """The loss of each step: summed over the supervised tokens of the step, divided by their number."""
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), **adamw)
     losses = []
     for samples in steps:
         inputs = [model_inputs(processor, sample) for sample in samples]
@@ -33,20 +33,20 @@ def reference_losses(folder: Path, steps: list, *, lr: float, weight_decay: floa
 
 
 def model_inputs(processor, sample: dict) -> dict:
-    text = processor.apply_chat_template(sample["messages"], tokenize=False)
-    media = {"images": sample["images"]} if sample["images"] else {}
+    """What the processor gives for one sample. Omni's takes one video a call, its metadata bare, and fewer options."""
+    is_omni = processor.image_token == "<image>"
+    media = {} if is_omni else {"return_mm_token_type_ids": True}
+    if sample["images"]:
+        media["images"] = sample["images"]
     if sample["videos"]:
         metadata = [
             VideoMetadata(fps=video["fps"], total_num_frames=video["total"], frames_indices=list(video["indices"]))
             for video in sample["videos"]
         ]
-        is_omni = hasattr(processor, "video_temporal_patch_dim")  # takes one video, and its metadata bare
-        media["videos"] = [video["frames"] for video in sample["videos"]]
         media |= {"video_metadata": metadata[0]} if is_omni else {"video_metadata": metadata, "return_metadata": True}
-        media["do_sample_frames"] = False
-    if processor.image_token != "<image>":  # Omni's processor knows no such option
-        media["return_mm_token_type_ids"] = True
-    inputs = dict(processor(text=[text], return_tensors="pt", **media))
+        media |= {"videos": [video["frames"] for video in sample["videos"]], "do_sample_frames": False}
+    text = processor.apply_chat_template(sample["messages"], tokenize=False)
+    inputs = processor(text=[text], return_tensors="pt", **media)
     return {name: value for name, value in inputs.items() if name != "video_metadata"}
 
 
