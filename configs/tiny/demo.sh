@@ -10,5 +10,5 @@ run="outputs/demo-$number"
 echo "== vlm-prep build-mix $config"
 vlm-prep build-mix "$config"
 echo "== vlm-train run $config"
-vlm-train run "$config" --set "train.output_dir=$run"
+vlm-train run "$config" --set "train.output_dir=$run" --set train.max_num_steps=30
 python configs/tiny/summarise_demo.py mixes/qwen3_vl_i4 "$run"
