@@ -56,7 +56,9 @@ def renderer_of(tiny: Callable[[str], Path]) -> Callable[..., Renderer]:
 def copy_with(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., Renderer]:
     """(family, chat_template=..., **{file stem: changed keys}) -> renderer of a changed copy of the tiny checkpoint."""
 
-    def load(family: str, *, chat_template: str | None = None, **changes: dict[str, Any]) -> Renderer:
+    def load(
+        family: str, *, chat_template: str | None = None, model_max_length: int = 1024, **changes: dict[str, Any]
+    ) -> Renderer:
         folder = tmp_path / "checkpoint"
         shutil.copytree(tiny(family), folder, ignore=shutil.ignore_patterns("*.safetensors"))
         if chat_template is not None:
@@ -64,7 +66,7 @@ def copy_with(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., Rend
         for stem, changed in changes.items():
             path = folder / f"{stem}.json"
             path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-        return load_renderer(str(folder), settings=RenderSettings(profile="normal", model_max_length=1024))
+        return load_renderer(str(folder), settings=RenderSettings(profile="normal", model_max_length=model_max_length))
 
     return load
 

@@ -75,6 +75,29 @@ def test_every_file_changes_the_fingerprint(
     assert copy_with("qwen3_vl", **change).fingerprint != renderer_of("qwen3_vl").fingerprint
 
 
+def test_a_changed_normalisation_changes_the_fingerprint_too(
+    tiny: Callable[[str], Path], renderer_of: Callable[..., Renderer], copy_with: Callable[..., Renderer]
+) -> None:
+    """It moves no token, but a model trained with it is another."""
+    image = json.loads((tiny("qwen3_vl") / "processor_config.json").read_text())["image_processor"]
+    changed = copy_with("qwen3_vl", processor_config={"image_processor": {**image, "image_mean": [0.1, 0.2, 0.3]}})
+    assert changed.fingerprint != renderer_of("qwen3_vl").fingerprint
+
+
+@pytest.mark.parametrize(("said", "most_tokens"), [({}, 2 * 768), ({"cap_pixels_per_frame": False}, 2 * 900)])
+def test_a_short_clip_costs_at_most_768_tokens_a_frame_unless_the_checkpoint_says_no(
+    said: dict[str, Any], most_tokens: int, copy_with: Callable[..., Renderer], video: Callable[..., MediaFacts]
+) -> None:
+    size = {"shortest_edge": 4096, "longest_edge": 24 * 1024 * 1024}
+    processor = {"size": size, "patch_size": 16, "min_frames": 4, **said}
+    renderer = copy_with("qwen3_vl", processor_config={"video_processor": processor}, model_max_length=100_000)
+    items: list[dict[str, Any]] = [{"type": "video", "video": "video_0"}]
+    messages = [{"role": "user", "content": items}, {"role": "assistant", "content": "!"}]
+    clip = video("video_0", 960, 960, frames=4, fps=8.0)
+    tokens = renderer.render(messages, [clip]).video_tokens
+    assert 0.9 * most_tokens < tokens <= most_tokens
+
+
 def test_the_description_is_json_and_names_no_path(
     family: str, tiny: Callable[[str], Path], renderer_of: Callable[..., Renderer]
 ) -> None:
