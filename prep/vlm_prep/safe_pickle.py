@@ -2,8 +2,8 @@
 
 Python's own Unpickler, restricted by ``find_class``, still allocates what a pickle asks for (one LONG_BINPUT opcode
 takes 32 GiB) and copies every payload. Here each opcode that plain data needs is a line or two, every other one is
-refused by name, and payloads are slices of the input. Opcodes: CPython 3.11, Lib/pickletools.py. Allowed are dict, list,
-tuple, str, bytes, bytearray, int, float, bool and None, in protocols 0 to 5 (but not the strings of Python 2).
+refused by name, and payloads are slices of the input. Opcodes: CPython 3.11, Lib/pickletools.py. Allowed are dict,
+list, tuple, str, bytes, bytearray, int, float, bool and None, in protocols 0 to 5 (not the strings of Python 2).
 """
 
 import pickletools
@@ -180,9 +180,10 @@ def _reduced(machine: _Machine) -> Any:
 
 
 def _refuse_opcode(code: int) -> NoReturn:
-    if (opcode := pickletools.code2op.get(chr(code))) is None:
-        raise ValueError(f"not a pickle: opcode 0x{code:02x}")
-    raise UnsafePickle(f"uses opcode {opcode.name}, which a dict of media does not need")
+    for opcode in pickletools.opcodes:
+        if code == ord(opcode.code):
+            raise UnsafePickle(f"uses opcode {opcode.name}, which a dict of media does not need")
+    raise ValueError(f"not a pickle: opcode 0x{code:02x}")
 
 
 def _integer_line(machine: _Machine) -> int | bool:

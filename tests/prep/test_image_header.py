@@ -230,3 +230,57 @@ def test_an_animation_that_pillow_calls_a_bomb_is_unreadable() -> None:
     content[canvas : canvas + 6] = (16_382).to_bytes(3, "little") * 2
     with pytest.raises(UnreadableMedia, match=r"no readable webp header: .*decompression bomb"):
         read_media_facts(bytes(content))
+
+
+SECOND_FRAME = b"\xff\xc0\0\x11\x08\0\x09\0\x0b\x03" + bytes(9)
+
+
+def changed(name: str, mark: bytes, at: int, new: bytes) -> bytes:
+    content = bytearray(QUICK_IMAGES[name])
+    begin = content.index(mark) + at
+    content[begin : begin + len(new)] = new
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed("jpeg RGB", b"\xff\xc0", 4, b"\x0c"),  # 12 bits
+        changed("png RGB", b"IHDR", 17, b"\0\0\0\0"),  # checksum
+        QUICK_IMAGES["webp"][:-20],
+    ],
+    ids=["jpeg of 12 bits", "png with a wrong checksum", "webp cut short"],
+)
+def test_what_pillow_refuses_by_its_header_is_unreadable(content: bytes) -> None:
+    with pytest.raises(UnreadableMedia, match=r"no readable (jpeg|png|webp) header"):
+        read_media_facts(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        QUICK_IMAGES["jpeg RGB"].replace(
+            b"\xff\xc4", b"\xff\xc0\0\x11\x08\0\x09\0\x0b\x03" + bytes(9) + b"\xff\xc4", 1
+        ),
+        changed("webp with exif", b"VP8X", 8, b"\x0a"),
+        *(SLOW_IMAGES[name] for name in ("webp animated", "png animated", "jpeg with junk between markers")),
+    ],
+    ids=["jpeg of two frames", "webp still that says animation", "webp animated", "png animated", "jpeg with junk"],
+)
+def test_the_unusual_is_left_to_pillow(content: bytes) -> None:
+    image_format = sniff_format(content)
+    assert image_format is not None
+    assert read_quickly(memoryview(content), image_format) is None
+
+
+def test_alpha_data_count_without_the_flag_of_alpha() -> None:
+    content = memoryview(changed("webp with alpha", b"VP8X", 8, b"\0"))
+    assert read_quickly(content, "webp") == read_with_pillow(content, "webp")
+
+
+def test_pillow_reads_a_png_header_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: PngImagePlugin.PngImageFile) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    assert read_with_pillow(memoryview(PNG), "png").width == 13

@@ -60,7 +60,7 @@ def test_values_used_twice_and_the_python_pickler_read_alike() -> None:
     media["image_1"] = media["image_0"]
     for protocol in PROTOCOLS:
         stream = io.BytesIO()
-        pickle._Pickler(stream, protocol).dump(media)  # type: ignore[attr-defined]
+        pickle._Pickler(stream, protocol).dump(media)
         assert load_media_dict(stream.getvalue()) == media
 
 
@@ -147,7 +147,8 @@ def test_opcodes_beyond_plain_data_are_refused_by_name(content: bytes, refused: 
         (pickle.dumps({"image_0": "text"}), "medium 'image_0': expected bytes, got str"),
         (pickle.dumps({"image_0": None}), "expected bytes, got NoneType"),
         (pickle.dumps({"image_0": {"bytes": b"x"}}), "expected bytes, got dict"),
-        (pickle.dumps({"\ud800": b"x"}), "surrogate|utf-8"),
+        (pickle.dumps({"\ud800": b"x"}), "utf-8"),
+        (pickle.dumps({"\ud800": b"x"}, 0), "surrogates not allowed"),
     ],
 )
 def test_a_damaged_pickle_or_another_value_is_a_value_error(content: bytes, problem: str) -> None:
@@ -163,7 +164,7 @@ def test_a_memo_number_costs_no_memory() -> None:
 def test_every_truncation_is_a_value_error(protocol: int) -> None:
     content = pickle.dumps({"image_0": b"x" * 300, "b": bytearray(b"yy")}, protocol)
     for end in range(len(content)):
-        with pytest.raises(ValueError, match="truncated|damaged"):
+        with pytest.raises(ValueError, match=r"truncated|damaged"):
             load_media_dict(content[:end])
 
 

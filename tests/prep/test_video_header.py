@@ -75,7 +75,7 @@ def test_rate_and_length_are_exact_in_mp4(rate: Fraction | int) -> None:
     assert facts.duration == pytest.approx(17 / rate, rel=1e-6)
 
 
-@pytest.mark.parametrize("media_format", ["mp4", "webm", "avi", "mkv"])
+@pytest.mark.parametrize("media_format", ["mp4", "webm", "avi", "mkv", "flv", "mpegts", "mpeg", "wmv"])
 def test_a_single_frame_has_a_length(media_format: str) -> None:
     facts = read_media_facts(made_video(media_format, num_frames=1, rate=10))
     assert facts.frames == 1
