@@ -18,7 +18,9 @@ import pytest
 from vlm_catalogs.config import load_config, mix_settings
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import file_hash
+from vlm_catalogs.layout import read_part
 from vlm_catalogs.manifest import current_mix, read_manifest
+from vlm_catalogs.sample import SHARD_FORMAT
 from vlm_catalogs.tables import LENGTHS, MEDIA, SAMPLES, SELECTION, TEXTS
 from vlm_prep.build import build_mix
 from vlm_train.make_tiny import make_tiny
@@ -26,6 +28,7 @@ from vlm_train.shard_reader import ShardReader
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "tests" / "demo_data"
+GOLDEN = REPOSITORY / "tests" / "golden" / "demo_shards.json"
 COMMAND = Path(sys.executable).parent / "vlm-prep"
 DATASETS = ("demo_clipart", "demo_photos", "demo_video")
 
@@ -97,6 +100,18 @@ def test_the_same_samples_have_the_same_bytes_from_every_form(build: Build) -> N
         ]
         assert stored[0] == stored[1]
         assert len(stored[0]) > 10
+
+
+def test_written_bytes_change_only_with_shard_format(build: Build) -> None:
+    """The golden shards of the demo data: when these differ, raise SHARD_FORMAT and write the golden file anew."""
+    version = build("i4")
+    records = [
+        read_part(version / dataset.shards / "parts" / part.name)
+        for dataset in read_manifest(version).datasets
+        for part in dataset.parts
+    ]
+    hashes = {record.dataset: [shard.xxh3_128 for shard in record.shards] for record in records}
+    assert {"shard_format": SHARD_FORMAT, "shards": hashes} == json.loads(GOLDEN.read_text())
 
 
 def test_a_second_build_touches_no_file_and_finds_the_same_mix(build: Build, place: Path) -> None:

@@ -31,3 +31,7 @@ def test_equal_remainders_go_by_name() -> None:
 
 def test_repeats_count_for_the_population_and_fractions_do_not() -> None:
     assert [population(10, factor) for factor in (0.5, 1.0, 2.5)] == [10, 10, 25]
+
+
+def test_the_largest_remainder_gets_the_last_draw() -> None:
+    assert draws({"a": Fraction(1, 10), "b": Fraction(9, 10)}, 1) == {"a": 0, "b": 1}
