@@ -31,7 +31,7 @@ class OpenMix:
 
     def layout(self, dataset: MixDataset) -> Path:
         """The folder ``shards/<dataset>/<layout>``."""
-        return self.folder / dataset.shards
+        return (self.folder / dataset.shards).resolve()  # messages name it, so no ".." in it
 
     def part(self, dataset: str, part: str) -> Path:
         """The folder of one part of ``dataset``."""
