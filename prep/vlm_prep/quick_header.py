@@ -54,6 +54,8 @@ def read_quickly(content: memoryview, image_format: str) -> ImageHeader | None:
 
 ORIENTATION_TAG = 0x0112
 UNSIGNED_SHORT = 3
+VALUE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+"""TIFF type -> bytes of one value, where it is not 1."""
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 EXIF_MARK = b"Exif\0\0"
 
@@ -75,11 +77,14 @@ def _exif_orientation(tiff: bytes) -> int | None:
     entries = tiff[begin + 2 : begin + 2 + 12 * count]
     if len(entries) < 12 * count:
         raise _Unusual
-    for tag, kind, number, value in struct.iter_unpack(order + "HHIH2x", entries):
+    for tag, kind, number, value in struct.iter_unpack(order + "HHII", entries):
+        size = number * VALUE_BYTES.get(kind, 1)
+        if size > 4 and value + size > len(tiff):  # Pillow reads no entry after one whose value lies outside
+            raise _Unusual
         if tag == ORIENTATION_TAG:
             if (kind, number) != (UNSIGNED_SHORT, 1):
                 raise _Unusual
-            return int(value)
+            return int(value & 0xFFFF if order == "<" else value >> 16)
     return None
 
 
@@ -88,7 +93,8 @@ def _exif_orientation(tiff: bytes) -> int | None:
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN = 0xDA
 APP1 = 0xE1
-WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+USUAL_SEGMENTS = START_OF_FRAME | {0xC4, 0xDB, 0xDD, 0xFE} | frozenset(range(0xE0, 0xF0))
+"""Frames, Huffman and quantization tables, restart interval, comment, APP0 to APP15."""
 JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -127,7 +133,7 @@ def _jpeg_segments(content: memoryview) -> Iterator[tuple[int, int, int]]:
             continue
         length = content[position + 2] << 8 | content[position + 3]
         end = position + 2 + length
-        if marker in WITHOUT_LENGTH or length < 2 or end > len(content):
+        if marker not in USUAL_SEGMENTS or length < 2 or end > len(content):
             raise _Unusual
         yield marker, position + 4, end
         position = end
@@ -196,6 +202,8 @@ def _png_xmp(name: bytes, text: bytes) -> bytes | None:
 # --- WebP ---
 
 VP8X_ANIMATION, VP8X_ALPHA = 0x02, 0x10
+VP8X_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04}
+"""Chunk -> the flag that announces it; libwebp passes over a chunk without its flag."""
 LOSSLESS_SIGNATURE = 0x2F
 KEY_FRAME_START = b"\x9d\x01\x2a"
 
@@ -204,10 +212,10 @@ def _read_webp(content: memoryview) -> ImageHeader:
     chunks: dict[bytes, tuple[int, int]] = {}
     for name, begin, end in _riff_chunks(content):
         chunks.setdefault(name, (begin, end))
-    exif, xmp = (bytes(content[slice(*chunks[name])]) if name in chunks else None for name in (b"EXIF", b"XMP "))
     flags = content[chunks[b"VP8X"][0]] if b"VP8X" in chunks else 0
-    if flags & VP8X_ANIMATION:
+    if flags & VP8X_ANIMATION or any((name in chunks) != bool(flags & flag) for name, flag in VP8X_METADATA.items()):
         raise _Unusual
+    exif, xmp = (bytes(content[slice(*chunks[name])]) if name in chunks else None for name in VP8X_METADATA)
     width, height, has_alpha = _webp_still(content, chunks, flags)
     if b"VP8X" in chunks and (width, height) != _canvas(content, chunks[b"VP8X"][0]):
         raise _Unusual
@@ -219,7 +227,7 @@ def _read_webp(content: memoryview) -> ImageHeader:
 def _riff_chunks(content: memoryview) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and end of each chunk of a RIFF file that is whole."""
     (size,) = struct.unpack_from("<I", content, 4)
-    if size + 8 > len(content):
+    if size + 8 > len(content) or bytes(content[12:15]) != b"VP8":
         raise _Unusual
     position = 12
     while position + 8 <= size + 8:

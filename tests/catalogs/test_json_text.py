@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_catalogs import json_text
@@ -16,11 +16,13 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(JSON_VALUES)
 def test_what_is_written_reads_back_with_equal_types(value: object) -> None:
     assert repr(json_text.loads(json_text.dumps(value))) == repr(value)
 
 
+@settings(deadline=None, derandomize=True)
 @given(JSON_VALUES)
 def test_bytes_views_and_text_read_alike(value: object) -> None:
     content = json.dumps(value, ensure_ascii=False).encode()

@@ -2,7 +2,7 @@ import io
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_prep.memory_file import MemoryFile
@@ -29,6 +29,7 @@ def played(file: io.IOBase, steps: list[tuple[str, int]]) -> list[object]:
     return [(play(*step), file.tell()) for step in steps]
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(min_size=5, max_size=20), STEPS)
 def test_it_behaves_like_a_file_of_the_same_bytes(content: bytes, steps: list[tuple[str, int]]) -> None:
     assert played(MemoryFile(memoryview(content)), steps) == played(io.BytesIO(content), steps)
