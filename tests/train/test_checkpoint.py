@@ -18,7 +18,7 @@ from vlm_train.checkpoint import (
 from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_hyperparameters, set_lr
 
 SETTINGS = OptimizerSettings(
-    name="AdamW", lr=0.1, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+    lr=0.1, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
 )
 
 
@@ -44,7 +44,7 @@ def train(module: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
 
 
 def state(step: int) -> RunState:
-    return RunState(step=step, epoch=0, epoch_step=step, model="tiny", fingerprint={"mix": "abc", "seed": 0})
+    return RunState(step=step, epoch=0, epoch_step=step, fingerprint={"mix": "abc", "seed": 0})
 
 
 def test_a_reloaded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ EMPTY = EncodedSample(
 
 def trainer(module: nn.Module) -> Trainer:
     settings = OptimizerSettings(
-        name="AdamW", lr=0.01, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+        lr=0.01, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
     )
     return Trainer(
         module,

@@ -39,8 +39,6 @@ class RunState:
     """Epoch of the next step."""
     epoch_step: int
     """The next step within that epoch, as in the epoch table."""
-    model: str
-    """``[policy] model_name_or_path``: where the processor is, for an export."""
     fingerprint: Mapping[str, Any]
 
 

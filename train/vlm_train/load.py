@@ -93,7 +93,6 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
     """What the TOML says about the optimizer."""
     train = config.train
     return OptimizerSettings(
-        name=train.optm_name,
         lr=train.optm_lr,
         impl=train.optm_impl,
         weight_decay=train.optm_weight_decay,

@@ -2,24 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
-
-from vlm_catalogs.errors import ConfigError
-
-OPTIMIZERS: dict[str, type[Adam]] = {"AdamW": AdamW, "Adam": Adam}
-IMPLEMENTATIONS = ("fused", "foreach", "for-loop")
+from torch.optim import AdamW, Optimizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
     """What the TOML says of the optimizer; weight decay acts on every trainable parameter."""
 
-    name: str
     lr: float
-    impl: str
+    impl: Literal["fused", "foreach", "for-loop"]
     weight_decay: float
     betas: tuple[float, float]
     epsilon: float
@@ -28,12 +23,8 @@ class OptimizerSettings:
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
-    """The optimizer over the trainable parameters. Raises ConfigError for an unknown name or implementation."""
-    if settings.name not in OPTIMIZERS:
-        raise ConfigError(f"train.optm_name: expected one of {', '.join(OPTIMIZERS)}, got {settings.name!r}")
-    if settings.impl not in IMPLEMENTATIONS:
-        raise ConfigError(f"train.optm_impl: expected one of {', '.join(IMPLEMENTATIONS)}, got {settings.impl!r}")
-    return OPTIMIZERS[settings.name](
+    """AdamW, the one that is built, over the trainable parameters."""
+    return AdamW(
         [parameter for parameter in parameters if parameter.requires_grad],
         lr=settings.lr,
         betas=settings.betas,

@@ -1,5 +1,6 @@
 """The story of ``vlm-train run``: check, load, plan, steps, checkpoints, export."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -56,7 +57,6 @@ class Run:
             step=step,
             epoch=epoch,
             epoch_step=epoch_step,
-            model=self.config.policy.model_name_or_path,
             fingerprint=self.fingerprint,
         )
 
@@ -86,6 +86,7 @@ def set_determinism(config: Config) -> None:
     """Seed what loading draws; with ``deterministic`` only kernels that give the same bits each time."""
     seed_step(config.train.seed or 0, 0)
     if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, or refuses
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
 

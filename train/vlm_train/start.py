@@ -107,7 +107,10 @@ def write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]
 
 def git_revision() -> str | None:
     """The revision of the code where it is a git checkout, with ``+changes`` when files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # installed: git would answer for the repository around the environment
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
