@@ -18,7 +18,7 @@ ONLY_IN = {
     "torch": r"vlm_train(\..*)?",
     "torchvision": r"vlm_train(\..*)?",
     "duckdb": r"vlm_prep(\..*)?|vlm_train\.(explain|report|sql)(\..*)?",
-    "streaming": r"vlm_prep\.(mds_shard|build|mix)|vlm_train\.(shard_reader|stream)",
+    "streaming": r"vlm_prep\.(mds_shard|build|mix)|vlm_train\.stream",
     "transformers": r"vlm_catalogs\.render(\..*)?|vlm_train\.(models|encode|make_tiny|tiny_\w+|export|check)(\..*)?",
 }
 """Package -> modules that may import it, at any depth of nesting."""

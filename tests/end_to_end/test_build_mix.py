@@ -21,10 +21,10 @@ from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import read_part
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_catalogs.sample import SHARD_FORMAT
+from vlm_catalogs.shard_reader import ShardReader
 from vlm_catalogs.tables import LENGTHS, MEDIA, SAMPLES, SELECTION, TEXTS
 from vlm_prep.build import build_mix
 from vlm_train.make_tiny import make_tiny
-from vlm_train.shard_reader import ShardReader
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "tests" / "demo_data"

@@ -9,8 +9,8 @@ import pytest
 
 from vlm_catalogs.json_text import dumps
 from vlm_catalogs.sample import Sample
+from vlm_catalogs.shard_reader import ShardReader
 from vlm_train.make_tiny import make_tiny
-from vlm_train.shard_reader import ShardReader
 
 DEMO = Path(__file__).parents[1] / "demo_data"
 DATASETS = ("demo_clipart", "demo_photos", "demo_video")

@@ -19,9 +19,9 @@ from PIL import Image, ImageOps
 
 from vlm_catalogs.render import RenderSettings, load_renderer
 from vlm_catalogs.sample import Sample
+from vlm_catalogs.shard_reader import ShardReader
 from vlm_train.cli import main
 from vlm_train.make_tiny import FAMILIES, make_tiny
-from vlm_train.shard_reader import ShardReader
 
 TESTS = Path(__file__).parents[1]
 DEMO = TESTS / "demo_data" / "jsonl"

@@ -21,10 +21,10 @@ from vlm_catalogs.layout import read_part, shard_name
 from vlm_catalogs.render import Renderer, RenderProblem
 from vlm_catalogs.render.rendered import IGNORED
 from vlm_catalogs.sample import Sample
+from vlm_catalogs.shard_reader import ShardReader
 from vlm_train.encode import UndecodableMedia
 from vlm_train.models.family import EncodedSample, Family
 from vlm_train.open_mix import OpenMix
-from vlm_train.shard_reader import ShardReader
 
 MAX_OPEN_SHARDS = 128
 """Maps held at a time; each takes a file descriptor."""

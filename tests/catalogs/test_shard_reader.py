@@ -12,8 +12,8 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.sample import MDS_COLUMNS, MediaFacts, Sample
+from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.mds_shard import COLUMN_NAMES, ShardWriter
-from vlm_train.shard_reader import ShardReader
 
 
 def made_sample(number: int) -> Sample:
@@ -183,5 +183,5 @@ def test_a_missing_shard_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_the_reader_imports_neither_torch_nor_streaming() -> None:
-    script = "import sys, vlm_train.shard_reader; sys.exit(bool({'streaming', 'torch', 'numpy'} & set(sys.modules)))"
+    script = "import sys, vlm_catalogs.shard_reader; sys.exit(bool({'streaming', 'torch', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
