@@ -70,6 +70,14 @@ def test_one_flipped_byte_is_found_and_named(tmp_path: Path, name: str) -> None:
         read_state(path)
 
 
+def test_a_state_that_was_edited_is_found(tmp_path: Path) -> None:
+    module, optimizer = model()
+    path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5) / "state.json"
+    path.write_text(path.read_text().replace('"step": 1', '"step": 2'))
+    with pytest.raises(DataError, match="its hash differs from COMPLETE"):
+        read_state(path.parent)
+
+
 def test_a_missing_or_short_file_is_found_and_named(tmp_path: Path) -> None:
     module, optimizer = model()
     path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
