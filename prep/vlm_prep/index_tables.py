@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.hashing import sample_key
+from vlm_catalogs.hashing import order_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
 from vlm_prep.built_sample import BuiltSample, media_hash, text_chars, text_hash
 from vlm_prep.mds_shard import ClosedShard, ShardPosition
@@ -17,6 +17,17 @@ from vlm_prep.raw_sample import Origin, RejectedSample
 ROW_GROUP_ROWS = 1 << 16
 """Fixed, so that the same rows give the same bytes (semantics A5)."""
 
+Row = tuple[str | int | float | bool | None, ...]
+"""One row of a table, without what is the same for the whole part or known only when its shards are closed: a plain
+tuple, because a dict for each row costs more than reading the sample's headers does."""
+
+FILLED_FIELDS = ("dataset", "sample_key", "part", "byte_begin", "byte_end")
+SAMPLE_FIELDS, MEDIA_FIELDS, TEXT_FIELDS = (
+    tuple(name for name in schema.names if name not in FILLED_FIELDS) for schema in (SAMPLES, MEDIA, TEXTS)
+)
+"""The columns of the rows, in the order of the schemas."""
+NOTHING_KEPT: Row = (None,) * (len(SAMPLE_FIELDS) - SAMPLE_FIELDS.index("num_turns"))
+
 
 class IndexTables:
     """Collects the rows of one part."""
@@ -24,9 +35,9 @@ class IndexTables:
     def __init__(self, *, dataset: str, part: str) -> None:
         self._dataset = dataset
         self._part = part
-        self._samples: list[dict[str, Any]] = []
-        self._media: list[dict[str, Any]] = []
-        self._texts: list[dict[str, Any]] = []
+        self._samples: list[Row] = []
+        self._media: list[Row] = []
+        self._texts: list[Row] = []
 
     @property
     def num_kept(self) -> int:
@@ -40,79 +51,83 @@ class IndexTables:
 
     def add_rejected(self, sample: RejectedSample) -> None:
         """Note a sample that is not stored."""
-        row = self._origin_row(sample.origin, sample.source_id)
-        self._samples.append(
-            {**row, "status": "rejected", "reason": sample.rejected.reason, "detail": storable(sample.rejected.detail)}
-        )
+        status = ("rejected", sample.rejected.reason, storable(sample.rejected.detail))
+        self._samples.append((*_origin_fields(sample.origin, sample.source_id), *status, *NOTHING_KEPT))
 
     def add_kept(self, sample: BuiltSample, position: ShardPosition) -> None:
         """Note a sample that stands in a shard."""
-        keys = self._keys(sample.origin)
-        self._samples.append({**self._origin_row(sample.origin, sample.source_id), **_kept_fields(sample, position)})
-        self._media += [{**keys, **row} for row in _media_rows(sample)]
-        self._texts.append({**keys, "messages": sample.messages_json, "alternatives": sample.alternatives_json})
+        status = ("kept", None, None)
+        self._samples.append(
+            (*_origin_fields(sample.origin, sample.source_id), *status, *_kept_fields(sample, position))
+        )
+        self._media += _media_rows(sample)
+        self._texts.append((sample.origin.sample_id, sample.messages_json, sample.alternatives_json))
 
     def write(self, folder: Path, shards: Sequence[ClosedShard]) -> None:
         """Write samples, media and texts.parquet, with the byte ranges of the closed shards."""
-        for row in self._samples:
-            if row["status"] == "kept":
-                offsets, index = shards[row["shard"]].offsets, row["index_in_shard"]
-                row["byte_begin"], row["byte_end"] = offsets[index], offsets[index + 1]
-        write_table(pa.Table.from_pylist(self._samples, schema=SAMPLES), folder / "samples.parquet")
-        write_table(pa.Table.from_pylist(self._media, schema=MEDIA), folder / "media.parquet")
-        write_table(pa.Table.from_pylist(self._texts, schema=TEXTS), folder / "texts.parquet")
+        samples = _columns(SAMPLE_FIELDS, self._samples)
+        places = list(zip(samples["shard"], samples["index_in_shard"], strict=True))
+        for name, end in (("byte_begin", 0), ("byte_end", 1)):
+            samples[name] = [None if shard is None else shards[shard].offsets[index + end] for shard, index in places]
+        self._write(samples, SAMPLES, folder / "samples.parquet")
+        self._write(_columns(MEDIA_FIELDS, self._media), MEDIA, folder / "media.parquet")
+        self._write(_columns(TEXT_FIELDS, self._texts), TEXTS, folder / "texts.parquet")
 
-    def _keys(self, origin: Origin) -> dict[str, Any]:
-        key = sample_key(self._dataset, origin.sample_id)
-        return {"dataset": self._dataset, "sample_id": origin.sample_id, "sample_key": key}
-
-    def _origin_row(self, origin: Origin, source_id: str | None) -> dict[str, Any]:
-        return {
-            **self._keys(origin),
-            "source_id": source_id,
-            "source_uri": origin.source_uri,
-            "member": origin.member,
-            "byte_offset": origin.byte_offset,
-            "part": self._part,
-        }
+    def _write(self, columns: dict[str, list[Any]], schema: pa.Schema, path: Path) -> None:
+        ids = columns["sample_id"]
+        columns["dataset"] = [self._dataset] * len(ids)
+        columns["sample_key"] = order_keys([self._dataset], ids)
+        columns["part"] = [self._part] * len(ids)
+        arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
-def _kept_fields(sample: BuiltSample, position: ShardPosition) -> dict[str, Any]:
+def _columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, list[Any]]:
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _origin_fields(origin: Origin, source_id: str | None) -> Row:
+    """From sample_id to byte_offset."""
+    return origin.sample_id, source_id, origin.source_uri, origin.member, origin.byte_offset
+
+
+def _kept_fields(sample: BuiltSample, position: ShardPosition) -> Row:
+    """From num_turns to index_in_shard."""
     kinds = [medium.facts.kind for medium in sample.media]
-    return {
-        "status": "kept",
-        "num_turns": len(sample.conversations[0]),
-        "num_images": kinds.count("image"),
-        "num_videos": kinds.count("video"),
-        "num_alternatives": len(sample.conversations),
-        "text_chars": text_chars(sample.conversations[0]),
-        "text_hash": text_hash(sample.conversations),
-        "media_hash": media_hash(sample.media),
-        "shard": position.shard,
-        "index_in_shard": position.index,
-    }
+    return (
+        len(sample.conversations[0]),
+        kinds.count("image"),
+        kinds.count("video"),
+        len(sample.conversations),
+        text_chars(sample.conversations[0]),
+        text_hash(sample.conversations),
+        media_hash(sample.media),
+        position.shard,
+        position.index,
+    )
 
 
-def _media_rows(sample: BuiltSample) -> list[dict[str, Any]]:
+def _media_rows(sample: BuiltSample) -> list[Row]:
     return [
-        {
-            "position": position,
-            "name": medium.named.name,
-            "source_name": short_name(medium.named.source_name),
-            "kind": medium.facts.kind,
-            "format": medium.facts.format,
-            "bytes": medium.facts.size,
-            "width": medium.facts.width,
-            "height": medium.facts.height,
-            "duration": medium.facts.duration,
-            "fps": medium.facts.fps,
-            "frames": medium.facts.frames,
-            "mode": medium.header.mode,
-            "orientation": medium.header.orientation,
-            "animated": medium.header.animated,
-            "referenced": medium.named.referenced,
-            "xxh3_128": medium.facts.xxh3_128,
-        }
+        (
+            sample.origin.sample_id,
+            position,
+            medium.named.name,
+            short_name(medium.named.source_name),
+            medium.facts.kind,
+            medium.facts.format,
+            medium.facts.size,
+            medium.facts.width,
+            medium.facts.height,
+            medium.facts.duration,
+            medium.facts.fps,
+            medium.facts.frames,
+            medium.header.mode,
+            medium.header.orientation,
+            medium.header.animated,
+            medium.named.referenced,
+            medium.facts.xxh3_128,
+        )
         for position, medium in enumerate(sample.media)
     ]
 
