@@ -24,6 +24,19 @@ def test_what_is_written_reads_back_with_equal_types(value: object) -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(JSON_VALUES)
+def test_what_is_written_is_the_text_of_the_standard_library(value: object) -> None:
+    assert json_text.dumps(value) == json.dumps(value)
+    assert json_text.dumps((value, {1: value, None: "\ud800"})) == json.dumps((value, {1: value, None: "\ud800"}))
+
+
+def test_what_is_no_json_is_refused_when_it_is_written() -> None:
+    for value in ({1, 2}, [b"bytes"], {(1, 2): 3}):
+        with pytest.raises(TypeError):
+            json_text.dumps(value)
+
+
+@settings(deadline=None, derandomize=True)
+@given(JSON_VALUES)
 def test_bytes_views_and_text_read_alike(value: object) -> None:
     content = json.dumps(value, ensure_ascii=False).encode()
     read = json_text.loads(content)
