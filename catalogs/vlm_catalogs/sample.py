@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vlm_catalogs.frozen_by_types import frozen_by_types
+
 MediaKind = Literal["image", "video"]
 
 SHARD_FORMAT = 1
@@ -20,7 +22,7 @@ MDS_COLUMNS: dict[str, str] = {
 """Column name -> standard MDS encoding, so that ``streaming`` alone reads the shards."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class MediaFacts:
     """What is known of one medium from its headers; a row of ``media_table``, which is in order of first reference."""
 

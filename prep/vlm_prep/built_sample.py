@@ -1,9 +1,9 @@
 """A raw sample made whole: canonical conversations, media with facts and hashes, the payloads of its MDS columns."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from vlm_catalogs import json_text
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_catalogs.hashing import content_hash, joined_hash
 from vlm_catalogs.sample import MediaFacts
 from vlm_prep.conversation import Message, RejectSample
@@ -13,7 +13,7 @@ from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.reasons import SAMPLE_TOO_LARGE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class BuiltMedium:
     """One medium as it is stored."""
 
@@ -23,7 +23,7 @@ class BuiltMedium:
     facts: MediaFacts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class BuiltSample:
     """Everything that a shard and the index tables hold of one sample."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.reasons import BAD_CONVERSATION, REMOTE_MEDIA
 
 Message = dict[str, Any]
@@ -56,7 +57,7 @@ class Place:
         return self.name if self.name is not None else f"<{self.kind}> number {self.position}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class Record:
     """A sample as its source tells it: conversations whose media items hold a ``Place`` instead of a name."""
 

@@ -18,6 +18,7 @@ import xxhash
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_catalogs.layout import shard_name
 from vlm_catalogs.sample import MDS_COLUMNS
 
@@ -35,7 +36,7 @@ MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)
 """How many buffers one ``writev`` takes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class ShardPosition:
     """Where a written sample stands: its byte range is ``offsets[index:index + 2]`` of the closed shard."""
 

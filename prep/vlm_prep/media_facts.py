@@ -1,7 +1,6 @@
 """What is known of an image or video from its bytes alone: kind, format, size, length. Nothing is decoded."""
 
-from dataclasses import dataclass
-
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_catalogs.sample import MediaKind
 from vlm_prep import video_header
 from vlm_prep.image_header import read_image_header
@@ -17,7 +16,7 @@ class UnreadableMedia(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class HeaderFacts:
     """Facts of one medium (semantics A9)."""
 

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.conversation import Message, Place, Record, RejectSample
 from vlm_prep.reasons import MEDIA_KIND_MISMATCH, MISSING_MEDIA
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class NamedMedium:
     """A medium of the sample under its canonical name."""
 
@@ -19,7 +19,7 @@ class NamedMedium:
     """Does any conversation use it?"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class NamedConversations:
     """Conversations in canonical form, and the media in the order in which they are stored."""
 

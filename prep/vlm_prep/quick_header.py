@@ -9,13 +9,14 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from vlm_catalogs.frozen_by_types import frozen_by_types
 
 TURNED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class ImageHeader:
     """Facts of one image; ``width`` and ``height`` as stored, before the orientation is applied."""
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.conversation import Record, Rejected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class Origin:
     """Where a sample stands in its source."""
 
@@ -18,7 +19,7 @@ class Origin:
     """Where the sample's text begins in ``source_uri``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen_by_types
 class RawSample:
     """A sample whose conversations could be read; its media are still unchecked."""
 
