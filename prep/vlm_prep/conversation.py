@@ -8,7 +8,7 @@ Spellings: a list of messages; a list of such lists (alternatives); ``{"messages
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.reasons import BAD_CONVERSATION, REMOTE_MEDIA
@@ -20,6 +20,9 @@ ROLES = {"human": "user", "gpt": "assistant"}
 CONVERSATION_KEYS = ("messages", "conversations")
 LIST_KEYS = {"image": ("images", "image"), "video": ("videos", "video")}
 """Kind -> the record's keys that list its media."""
+
+STORED_KEYS = ["role", "content"]
+"""The keys of most messages, in the order in which they are stored."""
 
 TAG = re.compile(r"(<image>|<video>)")
 MEDIA_TYPES = {"image": "image", "image_url": "image", "video": "video", "video_url": "video"}
@@ -45,8 +48,7 @@ class RejectSample(Exception):
         self.rejected = Rejected(reason=reason, detail=detail)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an item's medium comes from: a name, or the position among the sample's media of that kind."""
 
     kind: str
@@ -152,6 +154,8 @@ def _message(message: dict[str, Any], *, tags: bool, seen: dict[str, int]) -> Me
         raise RejectSample(BAD_CONVERSATION, f"role {_shown(role)}, expected a string")
     is_llava = "value" in message and "content" not in message
     content = message["value"] if is_llava else message.get("content")
+    if len(message) == 2 and [*message] == STORED_KEYS:
+        return {"role": role, "content": _items(content, tags=tags, seen=seen)}
     rest = {key: value for key, value in message.items() if key not in ("role", "from", "content", "value")}
     items = _items(content, tags=tags or is_llava, seen=seen)
     return {"role": ROLES.get(role, role) if "role" not in message else role, "content": items, **rest}
@@ -166,11 +170,26 @@ def _items(content: Any, *, tags: bool, seen: dict[str, int]) -> list[dict[str, 
         raise RejectSample(BAD_CONVERSATION, f"content {_shown(content)}, expected a string or a list of items")
     items: list[dict[str, Any]] = []
     for entry in content:
+        if not tags and (stored := _stored_item(entry)):
+            items.append(stored)
+            continue
         item = {"type": "text", "text": entry} if isinstance(entry, str) else entry
         if not isinstance(item, dict):
             raise RejectSample(BAD_CONVERSATION, f"item {_shown(item)}, expected an object")
         items += _item(item, tags=tags, seen=seen)
     return items
+
+
+def _stored_item(entry: Any) -> dict[str, Any] | None:
+    """The item, where it is spelled as it is stored, as most are: a type, and a text or a name under that key."""
+    if type(entry) is not dict or len(entry) != 2:
+        return None
+    (first, kind), (second, value) = entry.items()
+    if first != "type" or second != kind or type(value) is not str:
+        return None
+    if kind == "text":
+        return entry
+    return {"type": kind, kind: Place(kind, value)} if value and kind in LOCATION_KEYS else None
 
 
 def _item(item: dict[str, Any], *, tags: bool, seen: dict[str, int]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Canonical names of media: ``image_0``, ``video_0``, ... by first reference, so that every source form reads alike."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.conversation import Message, Place, Record, RejectSample
@@ -35,9 +35,10 @@ def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool =
     one name for it, they belong together whatever the names (a bare i4 member has no name in the conversation).
     Raises RejectSample for a medium that is not there or is of the other kind.
     """
-    aliases = _single_alias(record, kinds) if match_single else {}
-    pools = record.listed or {kind: _of_kind(kinds, kind) for kind in ("image", "video")}
-    source_names = [_resolve(place, kinds, pools, aliases) for place in record.places()]
+    places = list(record.places())
+    aliases = _single_alias(places, kinds) if match_single else {}
+    pools = _pools(record, kinds) if any(place.name is None for place in places) else {}
+    source_names = [_resolve(place, kinds, pools, aliases) for place in places]
     names = _canonical_names(source_names, kinds)
     in_order = iter([names[source_name] for source_name in source_names])
     conversations = [[_renamed(message, in_order) for message in conversation] for conversation in record.conversations]
@@ -48,11 +49,16 @@ def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool =
     return NamedConversations(messages=conversations[0], alternatives=conversations[1:], media=media)
 
 
-def _single_alias(record: Record, kinds: Mapping[str, str]) -> dict[str, str]:
-    named = {place.name for place in record.places() if place.name is not None}
-    if len(named) == 1 and len(kinds) == 1:
-        return {named.pop(): next(iter(kinds))}
-    return {}
+def _single_alias(places: Sequence[Place], kinds: Mapping[str, str]) -> dict[str, str]:
+    if len(kinds) != 1:
+        return {}
+    named = {place.name for place in places if place.name is not None}
+    return {named.pop(): next(iter(kinds))} if len(named) == 1 else {}
+
+
+def _pools(record: Record, kinds: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
+    """Kind -> the media that items without a name take in turn."""
+    return record.listed or {kind: _of_kind(kinds, kind) for kind in ("image", "video")}
 
 
 def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:
@@ -101,7 +107,7 @@ def _renamed(message: Message, in_order: Iterator[str]) -> Message:
     items = []
     for item in message["content"]:
         kind = item["type"]
-        items.append({**item, kind: next(in_order)} if isinstance(item.get(kind), Place) else item)
+        items.append({**item, kind: next(in_order)} if type(item.get(kind)) is Place else item)
     return {**message, "content": items}
 
 
