@@ -3,10 +3,9 @@
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_catalogs import json_text
 from vlm_catalogs.source import I4Source
@@ -29,8 +28,7 @@ from vlm_prep.tar_members import TarMember, read_members
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A member and the tar that it stands in."""
 
     tar: PartInput
@@ -67,9 +65,8 @@ def _read_entry(
     for name in dict.fromkeys(name for members in by_key.values() for name in members):
         sample_id = f"{posixpath.splitext(entry)[0]}/{name}"
         yield _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
-        second = [
-            found for key in by_key for found in _second(by_key[key].get(name, []), is_text=key in source.text_keys)
-        ]
+        several = {key: members[name] for key, members in by_key.items() if len(members.get(name, ())) > 1}
+        second = [found for key in several for found in _second(several[key], is_text=key in source.text_keys)]
         for number, duplicate in enumerate(second, start=2):
             yield _duplicate(f"{sample_id}~{number}", duplicate)
 
@@ -87,6 +84,8 @@ def _sample_names(found: Mapping[str, list[Found]]) -> Mapping[str, str]:
     """
     members = {found_member.member.name for tar in found.values() for found_member in tar}
     stems = {name: posixpath.splitext(posixpath.normpath(name).lstrip("/"))[0] for name in members}
+    if not any("/" in stem for stem in stems.values()):
+        return stems
     is_ambiguous = any(
         max(Counter(posixpath.basename(stem) for stem in {stems[f.member.name] for f in tar}).values(), default=0) > 1
         for tar in found.values()
@@ -107,6 +106,8 @@ def _media_of(media: Mapping[str, Members], name: str) -> list[Found]:
 
 
 def _first_of_each(members: list[Found]) -> list[Found]:
+    if len(members) < 2:
+        return members
     return list({found.member.name: found for found in reversed(members)}.values())[::-1]
 
 
