@@ -27,17 +27,19 @@ class I4Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """One normal dataset: JSONL files of messages or a LLaVA JSON array, with media beside them."""
+    """One normal dataset: files of conversations, with media beside them or inside."""
 
     name: str
     weight: float
     path: str
     """A file or a folder."""
     format: str
-    """``jsonl`` | ``llava`` | ``auto`` (decided by looking at the files, and printed)."""
+    """One of the formats of ``[[mix.source]]``; ``auto`` is decided by looking at the files, and printed."""
     media_root: str | None = None
     """Folder that relative media paths start from; None is the folder of each file."""
     repeat_time: float = 1.0
+    columns: dict[str, str] = field(default_factory=dict)
+    """``messages``, ``images``, ... -> the key or column that holds it in this source."""
     origin: str
 
 

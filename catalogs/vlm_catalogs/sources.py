@@ -115,5 +115,6 @@ def _identity(source: Source) -> tuple[object, ...]:
     """What makes two mentions the same dataset: all but the weight and the place."""
     if isinstance(source, FileSource):
         media_root = source.media_root and os.path.realpath(source.media_root)
-        return os.path.realpath(source.path), source.format, media_root, source.repeat_time
+        columns = tuple(sorted(source.columns.items()))
+        return os.path.realpath(source.path), source.format, media_root, source.repeat_time, columns
     return ("i4", source.bucket, source.local_root, *sorted(source.wdinfo.items()))

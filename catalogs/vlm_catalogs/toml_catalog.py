@@ -4,7 +4,7 @@
 name = "docs"                 # its folder under shards/
 path = "data/docs"            # a file or a folder, from the working directory
 weight = 2.0                  # relative to the others in this file; 0 leaves it out
-# format = "auto", media_root = "data/images", repeat_time = 1.0
+# format = "auto", media_root = "data/images", repeat_time = 1.0, columns = {messages = "chat", images = "pictures"}
 
 [[source]]
 catalog = "more.toml"         # its weights are brought to a sum of 1 and multiplied by this one
@@ -26,6 +26,9 @@ from vlm_catalogs.config.values import Mismatch, fit, shown
 from vlm_catalogs.dataset_name import name_problem
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.source import FileSource
+
+COLUMNS = ("messages", "conversations", "images", "image", "videos", "video", "id")
+"""What ``columns`` can map: the names that readers look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ def _expand(entry: MixSource, where: str, outer: tuple[Path, ...]) -> FileDatase
     if problem := name_problem(entry.name):
         raise ConfigError(f"{where}: {problem}")
     _check_exists(entry, where)
+    _check_columns(entry, where)
     source = FileSource(
         name=entry.name,
         weight=entry.weight,
@@ -95,6 +99,7 @@ def _expand(entry: MixSource, where: str, outer: tuple[Path, ...]) -> FileDatase
         format=entry.format,
         media_root=entry.media_root,
         repeat_time=entry.repeat_time,
+        columns=dict(entry.columns or {}),
         origin=where,
     )
     return FileDatasets(sources=(source,))
@@ -108,6 +113,15 @@ def _check_exists(entry: MixSource, where: str) -> None:
         )
     if entry.media_root is not None and not Path(entry.media_root).is_dir():
         raise ConfigError(f"{where}: {entry.name}: media_root: no folder {entry.media_root!r}")
+
+
+def _check_columns(entry: MixSource, where: str) -> None:
+    for name in entry.columns or {}:
+        if name not in COLUMNS:
+            raise ConfigError(
+                f"{where}: {entry.name}: columns: unknown name {name!r}{_suggestion(name, COLUMNS, 'it')}; "
+                f'such as columns = {{messages = "chat"}}'
+            )
 
 
 def _read_tables(path: Path) -> tuple[MixSource, ...]:
@@ -140,9 +154,10 @@ def _read_table(table: Mapping[str, Any], keys: tuple[str | int, ...], problems:
     return MixSource(**values, line=problems.line(keys))
 
 
-def _suggestion(name: str, hints: Mapping[str, Any]) -> str:
-    close = get_close_matches(name, hints, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; a source has {', '.join(hints)}"
+def _suggestion(name: str, known: Iterable[str], whole: str = "a source") -> str:
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; {whole} has {', '.join(known)}"
 
 
 def _check_shape(table: Mapping[str, Any], keys: tuple[str | int, ...], problems: Problems) -> None:

@@ -1,58 +1,24 @@
-"""The files of a normal source: which ones there are, and the row ranges that its parts are made of."""
+"""The row ranges of JSONL files and JSON arrays that parts are made of."""
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.source import FileSource
 from vlm_prep.content_ids import map_file
 from vlm_prep.parts import ARRAY_PART_ROWS, JSONL_PART_BYTES, PartInput, PlannedPart, plan_part
+from vlm_prep.source_format import source_root
 
-SUFFIXES = {"jsonl": (".jsonl", ".ndjson"), "llava": (".json",)}
 COUNT_BYTES = 1 << 24
 
 
-def source_root(source: FileSource) -> Path:
-    """The folder that names in the source are relative to."""
-    path = Path(source.path)
-    return path if path.is_dir() else path.parent
-
-
-def resolve_format(source: FileSource) -> str:
-    """``jsonl`` or ``llava``: as named, or by looking at the files. Raises ConfigError."""
-    if source.format in SUFFIXES:
-        return source.format
-    if source.format != "auto":
-        raise ConfigError(f"{source.origin}: {source.name}: format {source.format!r}, expected jsonl, llava or auto")
-    found = [name for name in SUFFIXES if _files(source, name)]
-    if len(found) == 1:
-        return found[0]
-    what = "both *.jsonl and *.json files" if found else "no *.jsonl and no *.json file"
-    raise ConfigError(f"{source.origin}: {source.name}: {source.path} has {what}; say which with format = ...")
-
-
-def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
-    """The parts of a normal source in order. Raises ConfigError, DataError or StorageError."""
-    files = _files(source, file_format)
-    if not files:
-        suffixes = " or ".join(SUFFIXES[file_format])
-        raise ConfigError(f"{source.origin}: {source.name}: {source.path} has no {suffixes} file")
+def plan_json(source: FileSource, files: Sequence[Path], file_format: str) -> list[PlannedPart]:
+    """The parts of JSONL files and JSON arrays, in order. Raises DataError or StorageError."""
     ranges = jsonl_ranges if file_format == "jsonl" else array_ranges
     return [plan_part([part_input]) for path in files for part_input in _inputs(source, path, ranges(path))]
-
-
-def _files(source: FileSource, file_format: str) -> list[Path]:
-    path = Path(source.path)
-    if not path.exists():
-        raise ConfigError(f"{source.origin}: {source.name}: {source.path} does not exist")
-    if path.is_file():
-        is_named = source.format == file_format
-        return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
-    found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES[file_format] and file.is_file()]
-    return sorted(found, key=lambda file: file.relative_to(path).as_posix())
 
 
 def _inputs(source: FileSource, path: Path, ranges: Iterator[tuple[int, int, int]]) -> Iterator[PartInput]:

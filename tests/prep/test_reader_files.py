@@ -10,9 +10,9 @@ import pytest
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.source import FileSource
 from vlm_prep.built_sample import BuiltSample, build_sample
-from vlm_prep.file_inputs import plan_files, resolve_format
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import read_part
+from vlm_prep.readers import plan_files, read_part
+from vlm_prep.source_format import resolve_format
 
 
 def source_at(path: Path, **options: Any) -> FileSource:
@@ -130,7 +130,7 @@ def test_llava_arrays_give_what_messages_give(tmp_path: Path, small: Any) -> Non
 def test_the_format_is_found_by_looking_and_doubt_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         resolve_format(source_at(tmp_path / "gone"))
-    with pytest.raises(ConfigError, match=r"no \*\.jsonl and no"):
+    with pytest.raises(ConfigError, match=r"no \*\.jsonl, no"):
         resolve_format(source_at(tmp_path))
     (tmp_path / "a.json").write_text("[]")
     assert resolve_format(source_at(tmp_path)) == "llava"
@@ -138,3 +138,14 @@ def test_the_format_is_found_by_looking_and_doubt_is_an_error(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="say which"):
         resolve_format(source_at(tmp_path))
     assert resolve_format(source_at(tmp_path, format="jsonl")) == "jsonl"
+
+
+def test_columns_map_other_names_of_a_record(tmp_path: Path, small: Any) -> None:
+    (tmp_path / "a.png").write_bytes(small.picture("red"))
+    turns = [{"role": "user", "content": "<image> What?"}, {"role": "assistant", "content": "That."}]
+    write_lines(tmp_path / "a.jsonl", [{"chat": turns, "pics": ["a.png"], "image": "thumbnail.png", "messages": 1}])
+    write_lines(tmp_path / "b.jsonl", [showing("a.png")])
+    source = source_at(tmp_path / "a.jsonl", columns={"messages": "chat", "images": "pics"})
+    (mapped,) = read(source).values()
+    (usual,) = read(source_at(tmp_path / "b.jsonl")).values()
+    assert (mapped.messages_json, mapped.media_table_json) == (usual.messages_json, usual.media_table_json)

@@ -39,6 +39,7 @@ def mix_settings(config: Config) -> dict[str, object]:
                 "weight": source.weight,
                 "repeat_time": source.repeat_time,
                 "catalog": source.catalog,
+                **({"columns": dict(source.columns)} if source.columns else {}),
             }
             for source in mix.source
         ],

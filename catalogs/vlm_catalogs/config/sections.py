@@ -235,7 +235,7 @@ class MixSource:
     name: str = ""
     path: str = ""
     """A file or a folder."""
-    format: Literal["auto", "jsonl", "llava"] = "auto"
+    format: Literal["auto", "jsonl", "llava", "parquet"] = "auto"
     """``auto`` looks at the files and says what it found."""
     weight: NonNegative = 1.0
     """Relative to all other sources; 0 leaves the source out."""
@@ -245,6 +245,8 @@ class MixSource:
     """Path of a catalogue TOML; then name and path are not given."""
     repeat_time: Positive = 1.0
     """Under 1 takes that fraction of the samples; from 1 repeats them."""
+    columns: Mapping[str, str] | None = None
+    """``messages``, ``conversations``, ``images``, ``image``, ``videos``, ``video``, ``id`` -> its name there."""
     line: int = field(default=FROM_COMMAND_LINE, compare=False)
     """Line of the table in the TOML."""
 

@@ -1,11 +1,26 @@
-"""Readers, one per source format, with one signature: the inputs of a part give raw samples or named rejections."""
+"""Readers, one per source format: a source's files give parts, a part's inputs give raw samples or named rejections.
+
+A format is one module with ``plan_parts(source, files)`` and ``read_part(source, inputs, limits)``.
+"""
 
 from collections.abc import Iterator
 
-from vlm_catalogs.source import I4Source, Source
+from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import i4, jsonl, llava
+from vlm_prep.readers import i4, jsonl, llava, parquet
+from vlm_prep.source_format import find_files
+
+
+def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
+    """The parts of a normal source in order. Raises ConfigError, DataError or StorageError."""
+    files = find_files(source, file_format)
+    match file_format:
+        case "parquet":
+            return parquet.plan_parts(source, files)
+        case "jsonl":
+            return jsonl.plan_parts(source, files)
+    return llava.plan_parts(source, files)
 
 
 def read_part(
@@ -14,6 +29,9 @@ def read_part(
     """The samples of one part in source order. Raises DataError or StorageError, never for a single bad sample."""
     if isinstance(source, I4Source):
         return i4.read_part(source, part.inputs, limits)
-    if file_format == "jsonl":
-        return jsonl.read_part(source, part.inputs, limits)
+    match file_format:
+        case "parquet":
+            return parquet.read_part(source, part.inputs, limits)
+        case "jsonl":
+            return jsonl.read_part(source, part.inputs, limits)
     return llava.read_part(source, part.inputs, limits)

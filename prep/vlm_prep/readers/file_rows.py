@@ -1,15 +1,17 @@
 """One row of a JSONL or JSON file read into a sample, whatever the file's format."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_catalogs import json_text
 from vlm_catalogs.source import FileSource
+from vlm_prep.columns import renamed
 from vlm_prep.conversation import RejectSample, read_record
-from vlm_prep.file_inputs import source_root
 from vlm_prep.parts import PartInput
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.readers.loose_media import MediaFolder, load_media
 from vlm_prep.reasons import SAMPLE_TOO_LARGE, UNREADABLE_JSON
+from vlm_prep.source_format import source_root
 
 
 def media_folder(source: FileSource, part_input: PartInput) -> MediaFolder:
@@ -25,8 +27,10 @@ def row_origin(part_input: PartInput, *, row: int, offset: int) -> Origin:
     return Origin(sample_id=f"{name}#{row:09d}", source_uri=name, byte_offset=part_input.begin + offset)
 
 
-def read_row(text: memoryview, origin: Origin, folder: MediaFolder, limits: Limits) -> RawSample | RejectedSample:
-    """The sample of one row."""
+def read_row(
+    text: memoryview, origin: Origin, folder: MediaFolder, limits: Limits, *, columns: Mapping[str, str]
+) -> RawSample | RejectedSample:
+    """The sample of one row; ``columns`` are the names that the TOML maps."""
     source_id = None
     try:
         if len(text) > limits.max_sample_bytes:
@@ -35,7 +39,7 @@ def read_row(text: memoryview, origin: Origin, folder: MediaFolder, limits: Limi
             value = json_text.loads(text)
         except ValueError as error:
             raise RejectSample(UNREADABLE_JSON, str(error)) from error
-        record = read_record([value])
+        record = read_record([renamed(value, columns) if isinstance(value, dict) else value])
         source_id = record.source_id
         media = load_media(record.names(), folder, max_bytes=limits.max_sample_bytes - len(text))
     except RejectSample as door:

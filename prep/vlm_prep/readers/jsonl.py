@@ -5,10 +5,15 @@ from pathlib import Path
 
 from vlm_catalogs.source import FileSource
 from vlm_prep.content_ids import map_file
-from vlm_prep.file_inputs import line_end
-from vlm_prep.parts import PartInput
+from vlm_prep.file_inputs import line_end, plan_json
+from vlm_prep.parts import PartInput, PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers.file_rows import media_folder, read_row, row_origin
+
+
+def plan_parts(source: FileSource, files: Sequence[Path]) -> list[PlannedPart]:
+    """The parts of JSONL files. Raises DataError or StorageError."""
+    return plan_json(source, files, "jsonl")
 
 
 def read_part(source: FileSource, inputs: Sequence[PartInput], limits: Limits) -> Iterator[RawSample | RejectedSample]:
@@ -20,7 +25,7 @@ def read_part(source: FileSource, inputs: Sequence[PartInput], limits: Limits) -
             line = content[begin:end]
             if end - begin > limits.max_sample_bytes or line.tobytes().strip():
                 origin = row_origin(part_input, row=part_input.first_row + row, offset=begin - part_input.begin)
-                yield read_row(line, origin, folder, limits)
+                yield read_row(line, origin, folder, limits, columns=source.columns)
 
 
 def _lines(content: memoryview, part_input: PartInput) -> Iterator[tuple[int, int]]:

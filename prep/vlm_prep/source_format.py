@@ -1,0 +1,70 @@
+"""Which form does a normal source have, and which files are it? Decided by looking, unless the TOML says it."""
+
+from pathlib import Path
+
+from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.source import FileSource
+
+SUFFIXES = {
+    "jsonl": (".jsonl", ".ndjson"),
+    "llava": (".json",),
+    "parquet": (".parquet", ".pq"),
+}
+"""Format -> endings of its files."""
+SIDE_FILES = {"dataset_info.json", "dataset_infos.json", "meta.json", "state.json", "dataset_dict.json"}
+"""JSON that describes the files beside it; no data where there are other files."""
+
+
+def source_root(source: FileSource) -> Path:
+    """The folder that names in the source are relative to."""
+    path = Path(source.path)
+    return path if path.is_dir() else path.parent
+
+
+def resolve_format(source: FileSource) -> str:
+    """The format as named, or by looking at the files. Raises ConfigError when they leave a doubt."""
+    if source.format in SUFFIXES:
+        return source.format
+    if source.format != "auto":
+        known = ", ".join([*SUFFIXES, "auto"])
+        raise ConfigError(f"{source.origin}: {source.name}: format {source.format!r}, expected one of {known}")
+    found = _formats_inside(source)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        what = " and ".join(_pattern(name) for name in found) + " files"
+    else:
+        what = ", ".join(f"no {_pattern(name)}" for name in SUFFIXES) + " file"
+    raise ConfigError(f"{source.origin}: {source.name}: {source.path} has {what}; say which with format = ...")
+
+
+def find_files(source: FileSource, file_format: str) -> list[Path]:
+    """The files of that format, ordered by name. Raises ConfigError when there is none."""
+    files = _files(source, file_format)
+    if not files:
+        suffixes = " or ".join(SUFFIXES[file_format])
+        raise ConfigError(f"{source.origin}: {source.name}: {source.path} has no {suffixes} file")
+    return files
+
+
+def _formats_inside(source: FileSource) -> list[str]:
+    files = {name: _files(source, name) for name in SUFFIXES}
+    found = [name for name in SUFFIXES if files[name]]
+    if len(found) > 1 and all(file.name in SIDE_FILES for file in files["llava"]):
+        return [name for name in found if name != "llava"]
+    return found
+
+
+def _pattern(file_format: str) -> str:
+    return f"*{SUFFIXES[file_format][0]}"
+
+
+def _files(source: FileSource, file_format: str) -> list[Path]:
+    path = Path(source.path)
+    if not path.exists():
+        raise ConfigError(f"{source.origin}: {source.name}: {source.path} does not exist")
+    if path.is_file():
+        is_named = source.format == file_format
+        return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
+    found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES[file_format] and file.is_file()]
+    return sorted(found, key=lambda file: file.relative_to(path).as_posix())
