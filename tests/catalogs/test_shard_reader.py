@@ -185,3 +185,31 @@ def test_a_missing_shard_is_a_storage_error(tmp_path: Path) -> None:
 def test_the_reader_imports_neither_torch_nor_streaming() -> None:
     script = "import sys, vlm_catalogs.shard_reader; sys.exit(bool({'streaming', 'torch', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def with_number(content: bytes, position: int, number: int) -> bytes:
+    return content[:position] + struct.pack("<I", number) + content[position + 4 :]
+
+
+@pytest.mark.parametrize(("offset", "number"), [(0, 4), (1, 0xFFFFFFF0), (2, 30)])
+def test_offsets_that_do_not_ascend_are_noticed_when_the_shard_is_opened(
+    tmp_path: Path, offset: int, number: int
+) -> None:
+    path, _ = write_shard(tmp_path, SAMPLES)
+    path.write_bytes(with_number(path.read_bytes(), 4 + 4 * offset, number))
+    with pytest.raises(DataError, match="damaged shard: the offsets of its samples do not ascend"):
+        ShardReader(path)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_lengths_that_do_not_fill_a_sample_are_named(tmp_path: Path) -> None:
+    path, _ = write_shard(tmp_path, SAMPLES)
+    content = path.read_bytes()
+    begin, end = struct.unpack_from("<2I", content, 8)
+    path.write_bytes(with_number(content, begin + 8, 1 << 31))
+    with ShardReader(path) as reader, pytest.raises(DataError, match=r"sample 1: damaged: its columns take 2,147,"):
+        reader.read(1)
+    path.write_bytes(with_number(content, 12, begin + 5))
+    with ShardReader(path) as reader, pytest.raises(DataError, match=r"sample 1: damaged: 5 bytes"):
+        reader.read(1)
+    assert end > begin + 5
