@@ -23,6 +23,10 @@ COLUMN_NAMES = tuple(sorted(MDS_COLUMNS))
 LENGTHS = struct.Struct(f"<{len(COLUMN_NAMES)}I")
 
 
+class WrongColumns(DataError):
+    """A shard whose columns are not those of ``MDS_COLUMNS``."""
+
+
 class ShardReader:
     """A shard file, mapped read-only; its header is checked when it is opened.
 
@@ -55,6 +59,10 @@ class ShardReader:
             return _as_sample(self._columns(index))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{self._path}: sample {index}: damaged: {error}") from error
+
+    def byte_range(self, index: int) -> tuple[int, int]:
+        """Where sample ``index`` begins and ends in the file."""
+        return self._offsets[index], self._offsets[index + 1]
 
     def verify(self, xxh3_128: str) -> None:
         """Compare the file with the hash that its part recorded. Raises DataError when they differ."""
@@ -99,7 +107,8 @@ class ShardReader:
         except (ValueError, TypeError, KeyError) as error:
             self._fail(f"its configuration is damaged: {error}")
         if tuple(found) != COLUMN_NAMES or found != MDS_COLUMNS:
-            self._fail(f"expected the columns {dict(sorted(MDS_COLUMNS.items()))}, got {found}")
+            expected = dict(sorted(MDS_COLUMNS.items()))
+            raise WrongColumns(f"{self._path}: damaged shard: expected the columns {expected}, got {found}")
 
     def _columns(self, index: int) -> dict[str, memoryview]:
         """The payloads of one sample by column. Raises ValueError."""

@@ -6,25 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_catalogs.console import fact, note, result, run_main
+from vlm_catalogs.console import DONE, FINDINGS, fact, note, result, run_main
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
     from vlm_catalogs.manifest import Manifest
     from vlm_prep.build import BuildPlan
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 EXAMPLE = "example: vlm-prep build-mix configs/tiny/qwen3_vl_normal.toml --dry-run"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of the command line: 0 done, 1 a bug, 2 wrong input."""
+    """The exit code of the command line: 0 done, 1 a bug, 2 wrong input, 3 findings."""
     parsed = _parser().parse_args(arguments)
-    return run_main(lambda: _build_mix(parsed))
+    return run_main(lambda: int(parsed.run(parsed)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vlm-prep", description="Turn sources into shards and an exact, audited mix.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_build_mix(commands)
+    _add_verify(commands)
+    return parser
+
+
+def _add_build_mix(commands: "Commands") -> None:
     build = commands.add_parser(
         "build-mix",
         help="convert the sources that a TOML names, select samples, write the mix",
@@ -42,7 +50,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="section.key=value",
         help="a setting in the place of the TOML's; may be given more than once",
     )
-    return parser
+    build.set_defaults(run=_build_mix)
+
+
+def _add_verify(commands: "Commands") -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="read everything that a mix or a shards folder holds and list what is wrong with it",
+        description="Check sizes, hashes, offsets, schemas, counts, and index tables against shards. Exit 3: findings.",
+        epilog="example: vlm-prep verify mixes/qwen3_vl_normal",
+    )
+    verify.add_argument("path", metavar="PATH", help="a mix (its current version), a version, shards, or a CONFIG")
+    verify.add_argument("--json", action="store_true", help="findings for machines, on stdout")
+    verify.add_argument("--num-workers", type=_count, default=0, metavar="N", help="processes (default: every core)")
+    verify.set_defaults(run=_verify)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return int(text)
 
 
 def _build_mix(arguments: argparse.Namespace) -> int:
@@ -61,6 +88,21 @@ def _build_mix(arguments: argparse.Namespace) -> int:
     result(_mix_table(read_manifest(version)))
     result(f"mix: {version}")
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from vlm_catalogs import json_text
+    from vlm_prep.verify import verify
+
+    verified = verify(arguments.path, num_workers=arguments.num_workers)
+    if arguments.json:
+        counts = {"parts": verified.num_parts, "samples": verified.num_samples, "bytes": verified.num_bytes}
+        rows = [finding.as_row() for finding in verified.findings]
+        result(json_text.dumps_indented({**counts, "findings": rows}).rstrip())
+    else:
+        for finding in verified.findings:
+            result(finding.line())
+    return FINDINGS if verified.findings else DONE
 
 
 def _load(arguments: argparse.Namespace) -> "Config":

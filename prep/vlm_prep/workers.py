@@ -12,6 +12,7 @@ from typing import TypeVar
 from vlm_catalogs.errors import StorageError
 
 Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def num_processes(asked: int, *, is_small: bool) -> int:
@@ -20,23 +21,25 @@ def num_processes(asked: int, *, is_small: bool) -> int:
 
 
 def run_tasks(
-    function: Callable[[Task], None], tasks: Sequence[Task], *, num_workers: int, on_done: Callable[[Task], None]
-) -> None:
-    """Run ``function`` on every task, in this process when one worker is enough.
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, num_workers: int, on_done: Callable[[Task], None]
+) -> list[Result]:
+    """What ``function`` gives for every task, in the order of the tasks; in this process when one worker is enough.
 
     The first error stops the rest and is raised here; tasks that are done stay done.
     """
     if num_workers == 1 or len(tasks) <= 1:
+        results = []
         for task in tasks:
-            function(task)
+            results.append(function(task))
             on_done(task)
-        return
+        return results
     pool = ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         futures = {pool.submit(function, task): task for task in tasks}
         for future in as_completed(futures):
             future.result()
             on_done(futures[future])
+        return [future.result() for future in futures]
     except BrokenProcessPool as error:
         message = "a worker process was killed, often for lack of memory; try fewer: --num-workers 1"
         raise StorageError(message) from error

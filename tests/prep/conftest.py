@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vlm_catalogs.config import load_config
 from vlm_catalogs.source import I4Source
+from vlm_prep.build import build_mix
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.i4_inputs import plan_i4
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import read_part
+from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data"
 Member = tuple[str, bytes]
@@ -97,3 +102,29 @@ def small() -> Any:
         pickled = staticmethod(pickle.dumps)
 
     return Makers
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``mix.toml``, shards and mixes of the demo's JSONL data; for copying, not for changing."""
+    folder = tmp_path_factory.mktemp("built")
+    make_tiny("qwen3_vl", folder / "tiny")
+    head = '[policy]\nmodel_name_or_path = "tiny"\nmodel_max_length = 1024\n[custom]\ninclude_video = true\n'
+    files = sorted((DEMO / "jsonl").glob("*.jsonl"))
+    sources = [f"[[mix.source]]\nname = '{file.stem}'\npath = '{file}'\n" for file in files]
+    (folder / "mix.toml").write_text(head + "".join(sources))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        build_mix(load_config(Path("mix.toml")))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with ``mix.toml``, ``shards`` and ``mixes`` of its own."""
+    shutil.copytree(built_once, tmp_path / "built")
+    monkeypatch.chdir(tmp_path / "built")
+    return tmp_path / "built"
