@@ -201,7 +201,7 @@ def _item(item: dict[str, Any], *, tags: bool, seen: dict[str, int]) -> list[dic
             raise RejectSample(BAD_CONVERSATION, f"text item with text {_shown(item.get('text'))}")
         rest = {key: value for key, value in item.items() if key not in ("type", "text")}
         return _text_items(item["text"], rest, tags=tags, seen=seen)
-    if kind in MEDIA_TYPES:
+    if isinstance(kind, str) and kind in MEDIA_TYPES:
         return [_media_item(MEDIA_TYPES[kind], item, seen)]
     raise RejectSample(BAD_CONVERSATION, f"item of type {_shown(kind)}, expected text, image or video")
 

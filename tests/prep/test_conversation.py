@@ -111,6 +111,7 @@ def test_the_id_and_other_fields_of_a_record_are_kept() -> None:
         ([{"role": 3, "content": "x"}], "bad_conversation"),
         ([{"role": "user", "content": 3}], "bad_conversation"),
         (items({"type": "audio", "audio": "a.wav"}), "bad_conversation"),
+        (items({"type": ["image"], "image": "image.x"}), "bad_conversation"),
         (items({"type": "video", "video": ["0.png", "1.png"]}), "bad_conversation"),
         (items({"type": "image", "image": "other"}), "missing_media"),
         (items({"type": "video", "video": "image.x"}), "media_kind_mismatch"),
