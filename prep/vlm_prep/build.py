@@ -28,7 +28,7 @@ from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
 from vlm_prep.source_files import publish_source
-from vlm_prep.source_plan import SourcePlan, plan_source, read_parts
+from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
 from vlm_prep.staging import publish_folder, publish_text, staging_folder
 from vlm_prep.workers import num_processes, run_tasks
 
@@ -145,6 +145,8 @@ def _prepare(plan: BuildPlan, renderers: Mapping[Profile, Renderer], staging: Pa
     prepared = []
     for source in plan.sources:
         records = read_parts(source)
+        if text := count_note(source, records):
+            note(text)
         publish_source(source, records, staging=staging)
         encoding = renderers[profile_of(source.source)].fingerprint
         prepared.append(PreparedSource(plan=source, records=tuple(records), encoding=encoding))

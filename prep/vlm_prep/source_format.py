@@ -9,6 +9,7 @@ SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
     "llava": (".json",),
     "parquet": (".parquet", ".pq"),
+    "webdataset": (".tar",),
 }
 """Format -> endings of its files."""
 SIDE_FILES = {"dataset_info.json", "dataset_infos.json", "meta.json", "state.json", "dataset_dict.json"}

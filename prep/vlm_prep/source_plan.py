@@ -1,6 +1,7 @@
 """What conversion has to do for one source: where it is stored, which parts it has, which of them are there already."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vlm_prep.i4_inputs import plan_i4
 from vlm_prep.mended import renamed_if_mended
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
-from vlm_prep.readers import plan_files
+from vlm_prep.readers import plan_files, stated_samples
 from vlm_prep.source_format import resolve_format, source_root
 
 
@@ -29,6 +30,8 @@ class SourcePlan:
     parts: tuple[PlannedPart, ...]
     notes: tuple[str, ...] = ()
     """For people and for the manifest: without paths of this machine."""
+    stated_samples: int | None = None
+    """How many samples the source says that it has."""
 
     @property
     def num_bytes(self) -> int:
@@ -76,12 +79,27 @@ def _plan_files(source: FileSource, config: Config) -> SourcePlan:
         for part in plan_files(source, file_format)
     )
     notes = (f"{source.name}: its files are read as {file_format}",) if source.format == "auto" else ()
-    return SourcePlan(source=source, file_format=file_format, layout=layout, parts=parts, notes=notes)
+    return SourcePlan(
+        source=source,
+        file_format=file_format,
+        layout=layout,
+        parts=parts,
+        notes=notes,
+        stated_samples=stated_samples(source, file_format),
+    )
 
 
 def _media_root(source: FileSource) -> str | None:
     """The media root as seen from the source, so that moving both changes nothing."""
     return os.path.relpath(source.media_root, source_root(source)) if source.media_root is not None else None
+
+
+def count_note(plan: SourcePlan, records: Sequence[PartRecord]) -> str | None:
+    """What to say when a source has not as many samples as it says."""
+    found = sum(record.num_kept + record.num_rejected for record in records)
+    if plan.stated_samples in (None, found):
+        return None
+    return f"{plan.source.name}: meta.json says total_items {plan.stated_samples:,}, there are {found:,} samples"
 
 
 def read_parts(plan: SourcePlan) -> list[PartRecord]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import i4, jsonl, llava, parquet
+from vlm_prep.readers import i4, jsonl, llava, parquet, webdataset
 from vlm_prep.source_format import find_files
 
 
@@ -18,9 +18,16 @@ def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
     match file_format:
         case "parquet":
             return parquet.plan_parts(source, files)
+        case "webdataset":
+            return webdataset.plan_parts(source, files)
         case "jsonl":
             return jsonl.plan_parts(source, files)
     return llava.plan_parts(source, files)
+
+
+def stated_samples(source: FileSource, file_format: str) -> int | None:
+    """How many samples the source says that it has; None when it does not say."""
+    return webdataset.stated_samples(find_files(source, file_format)) if file_format == "webdataset" else None
 
 
 def read_part(
@@ -32,6 +39,8 @@ def read_part(
     match file_format:
         case "parquet":
             return parquet.read_part(source, part.inputs, limits)
+        case "webdataset":
+            return webdataset.read_part(source, part.inputs, limits)
         case "jsonl":
             return jsonl.read_part(source, part.inputs, limits)
     return llava.read_part(source, part.inputs, limits)
