@@ -1,7 +1,7 @@
 """A conversation as the text that the checkpoint's own chat template makes of it."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlm_catalogs.errors import ConfigError
@@ -68,16 +68,39 @@ class SpecialText:
     """Strings that only a template or a processor may write; text that holds one could fake a turn or a medium."""
 
     def __init__(self, strings: Iterable[str]) -> None:
-        self._forbidden = sorted({text for text in strings if text} - PLAIN_SPECIAL_TOKENS, key=len, reverse=True)
-        self._pattern = re.compile("|".join(re.escape(text) for text in self._forbidden))
-        self._first_letters = tuple({text[0] for text in self._forbidden})
+        self.forbidden = sorted({text for text in strings if text} - PLAIN_SPECIAL_TOKENS)
+        longest_first = sorted(self.forbidden, key=len, reverse=True)
+        self._pattern = re.compile("|".join(re.escape(text) for text in longest_first))
+        self._first_letters = tuple({text[0] for text in self.forbidden})
 
     def check(self, text: str) -> None:
         """Raises RenderProblem("special_token_in_text") naming the first such string."""
         if not any(letter in text for letter in self._first_letters):
             return
-        if self._forbidden and (match := self._pattern.search(text)):
+        if self.forbidden and (match := self._pattern.search(text)):
             raise RenderProblem("special_token_in_text", f"{match.group()!r} at character {match.start()}")
+
+
+def structural_tokens(
+    special: Mapping[int, str], *, written: str, named: Iterable[str], config: Mapping[str, Any]
+) -> list[str]:
+    """The special tokens that could fake a turn or an end: those with a task outside of a conversation's text.
+
+    ``special`` are the tokenizer's by id, ``written`` is what the template can write, ``named`` are the tokens that the
+    tokenizer names (``eos_token`` ...), ``config`` is config.json with its ``eos_token_id`` and the like. All others
+    are vocabulary of the data, such as Qwen's ``<|box_start|>`` and ``<|object_ref_start|>`` of grounded answers.
+    """
+    names, ids = frozenset(named), frozenset(_token_ids(config))
+    return [text for number, text in special.items() if text in written or text in names or number in ids]
+
+
+def _token_ids(config: Mapping[str, Any]) -> Iterator[int]:
+    """Every id that a config gives a name to, at any depth."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _token_ids(value)
+        elif key.endswith(("_token_id", "_token_ids")):
+            yield from (number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int))
 
 
 def prepare_messages(

@@ -52,6 +52,7 @@ def _media_tokens(files: CheckpointFiles) -> MediaTokens:
         start=token("vision_start_token", "<|vision_start|>"),
         end=token("vision_end_token", "<|vision_end|>"),
         video_features=video,
+        others=("<|vision_pad|>",),
     )
 
 

@@ -19,6 +19,7 @@ from vlm_catalogs.render.chat import (
     check_system_prompt,
     media_items,
     prepare_messages,
+    structural_tokens,
 )
 from vlm_catalogs.render.checkpoint_files import CheckpointFiles, read_checkpoint_files
 from vlm_catalogs.render.families import MODEL_TYPES, OMNI, media_planner
@@ -28,7 +29,7 @@ from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.render.settings import RenderProblem, RenderSettings, media_budget
 from vlm_catalogs.sample import MediaFacts
 
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 """Raised when the same inputs give other ids, labels or plans than before; part of every encoding fingerprint."""
 
 UNHASHED = ("processor_class", "auto_map", "_name_or_path", "name_or_path")
@@ -61,13 +62,13 @@ class Renderer:
         self._bos = files.special_tokens.get("bos_token")
         added = self._tokenizer.get_added_tokens_decoder()
         special = {number: token.content for number, token in added.items() if token.special}
-        self._special = SpecialText([*special.values(), *self._planner.tokens.all])
+        self._special = self._find_special_text(files, special)
         check_system_prompt(settings.system_prompt, self._special)
         self._marks = self._find_marks(files.model, frozenset(special))
         self.token_ids = self._find_token_ids(files)
         image, video = re.escape(self._planner.tokens.image), self._planner.video_pattern
         self._media_pattern = re.compile(f"(?P<video>{video})|(?P<image>{image})")
-        self.description = _describe(files, settings, self._planner)
+        self.description = _describe(files, settings, self._planner, refused=self._special.forbidden)
         self.fingerprint = hashing.joined_hash([json_text.dumps(self.description)])
 
     def render(self, messages: Sequence[Message], media: Sequence[MediaFacts]) -> Rendered:
@@ -155,6 +156,11 @@ class Renderer:
         repeats_T[runs] = run_lengths
         return np.repeat(ids_T, repeats_T)
 
+    def _find_special_text(self, files: CheckpointFiles, special: Mapping[int, str]) -> SpecialText:
+        named = files.special_tokens.values()
+        structural = structural_tokens(special, written=files.chat_template, named=named, config=files.config)
+        return SpecialText([*structural, *self._planner.tokens.all])
+
     def _find_marks(self, model: str, special_ids: frozenset[int]) -> labels.TurnMarks:
         try:
             prompts, answer_end = self._template.generation_prompts(), self._template.answer_end()
@@ -220,7 +226,9 @@ def _facts_of(item: Message, facts_by_name: Mapping[str, MediaFacts]) -> MediaFa
     return facts
 
 
-def _describe(files: CheckpointFiles, settings: RenderSettings, planner: MediaPlanner) -> dict[str, Any]:
+def _describe(
+    files: CheckpointFiles, settings: RenderSettings, planner: MediaPlanner, *, refused: Sequence[str]
+) -> dict[str, Any]:
     """What the fingerprint covers; no path, so that the same checkpoint elsewhere is the same encoding."""
     processors = (files.image_processor, files.video_processor, files.processor)
     hashed = [{name: value for name, value in config.items() if name not in UNHASHED} for config in processors]
@@ -232,6 +240,7 @@ def _describe(files: CheckpointFiles, settings: RenderSettings, planner: MediaPl
         "special_tokens": dict(files.special_tokens),
         "chat_template_xxh3_128": hashing.content_hash(files.chat_template.encode("utf-8")),
         "processor_xxh3_128": hashing.joined_hash(json_text.dumps(config) for config in hashed),
+        "refused_in_text": list(refused),
         "settings": said,
         "media": planner.describe(),
     }

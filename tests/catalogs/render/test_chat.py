@@ -1,12 +1,16 @@
 """What a conversation may say, and what becomes of it before it is tokenised."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from vlm_catalogs.errors import ConfigError
-from vlm_catalogs.render import Renderer, RenderProblem
+from vlm_catalogs.render import Renderer, RenderProblem, RenderSettings, load_renderer
+from vlm_catalogs.render.chat import structural_tokens
 from vlm_catalogs.sample import MediaFacts
 
 
@@ -45,6 +49,44 @@ def test_markup_that_only_looks_special_is_rendered(family: str, renderer_of: Ca
     words = "<think>a</think> <b>im_start</b> <|im_ start|> < image> <img src='x'> [INST] <tool_call>"
     rendered = renderer.render([turn("user", words), turn("assistant", words)], [])
     assert renderer.decode(rendered.input_ids_T.tolist()).count(words) == 2
+
+
+GROUNDING = [f"<|{name}_{side}|>" for name in ("object_ref", "box", "quad") for side in ("start", "end")]
+
+
+@pytest.fixture
+def grounding_renderer(tiny: Callable[[str], Path], tmp_path: Path) -> Renderer:
+    """A Qwen checkpoint whose tokenizer also has the special tokens that the official one has."""
+    folder = tmp_path / "qwen"
+    shutil.copytree(tiny("qwen3_vl"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([*GROUNDING, "<|vision_pad|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return load_renderer(str(folder), settings=RenderSettings(profile="normal", model_max_length=1024))
+
+
+@pytest.mark.parametrize("token", GROUNDING)
+def test_special_tokens_of_grounded_answers_are_text_and_learned(token: str, grounding_renderer: Renderer) -> None:
+    words = f"a cat {token}(12,30),(40,55)"
+    rendered = grounding_renderer.render([turn("user", words), turn("assistant", words)], [])
+    (number,) = grounding_renderer.encode_text(token)
+    assert rendered.input_ids_T.tolist().count(number) == 2
+    learned = [label for label in rendered.labels_T.tolist() if label >= 0]
+    assert grounding_renderer.decode(learned) == words + "<|im_end|>"
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|video_pad|>", "<|vision_pad|>"])
+def test_special_tokens_with_a_task_stay_refused(token: str, grounding_renderer: Renderer) -> None:
+    with pytest.raises(RenderProblem, match="special_token_in_text"):
+        grounding_renderer.render([turn("user", f"{token}x"), turn("assistant", "!")], [])
+
+
+def test_structural_is_what_the_template_writes_or_the_tokenizer_or_the_config_names() -> None:
+    special = {0: "<pad>", 1: "<turn>", 2: "</s>", 3: "<eod>", 4: "<ref>"}
+    config = {"pad_token_id": None, "text_config": {"eos_token_id": [2]}}
+    found = structural_tokens(special, written="{{- '<turn>' + role }}", named=["<pad>"], config=config)
+    assert found == ["<pad>", "<turn>", "</s>"]
+    assert structural_tokens(special, written="", named=[], config={"bos_token_id": 3}) == ["<eod>"]
 
 
 def test_a_faked_turn_cannot_reach_the_labels(family: str, renderer_of: Callable[..., Renderer]) -> None:
