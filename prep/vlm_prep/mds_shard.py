@@ -29,6 +29,9 @@ Payload = Buffer | Sequence[Buffer]
 COLUMN_NAMES = tuple(sorted(MDS_COLUMNS))
 """The order in which ``ShardWriter.write`` takes the payloads."""
 
+LENGTHS = struct.Struct(f"<{len(COLUMN_NAMES)}I")
+"""What a sample begins with: the bytes of each column."""
+
 SIZE_LIMIT = 1 << 26
 MAX_SHARD_BYTES = (1 << 32) - 1
 """Offsets are uint32."""
@@ -77,18 +80,28 @@ class ShardWriter:
         can hold and StorageError when a full shard cannot be written.
         """
         assert len(columns) == len(COLUMN_NAMES)
-        buffers = [_as_buffers(column) for column in columns]
-        lengths = [sum(map(len, column)) for column in buffers]
+        lengths = [len(column) if type(column) is bytes else _num_bytes(column) for column in columns]
         size = 4 * len(lengths) + sum(lengths)
         if len(self._header) + 12 + size > MAX_SHARD_BYTES:
             raise DataError(f"a sample of {size:,} bytes: an MDS shard holds at most {MAX_SHARD_BYTES:,}")
         if self._sizes and self._file_bytes + size + 4 > self._size_limit:
             self._close_shard()
         self._file_bytes += size + 4
-        self._buffers.append(struct.pack(f"<{len(lengths)}I", *lengths))
-        self._buffers.extend(buffer for column in buffers for buffer in column)
+        self._add_buffers(LENGTHS.pack(*lengths), columns)
         self._sizes.append(size)
         return ShardPosition(shard=len(self._closed), index=len(self._sizes) - 1)
+
+    def _add_buffers(self, lengths: bytes, columns: Sequence[Payload]) -> None:
+        """Keep one sample's bytes: texts that follow each other joined, since each buffer costs more than its bytes."""
+        texts = [lengths]
+        for column in columns:
+            if type(column) is bytes:
+                texts.append(column)
+            else:
+                self._buffers.append(b"".join(texts))
+                self._buffers.extend(_as_buffers(column))
+                texts = []
+        self._buffers.append(b"".join(texts))
 
     def finish(self) -> tuple[ClosedShard, ...]:
         """All shards, the last one closed; none when no sample was written. Raises StorageError."""
@@ -135,6 +148,10 @@ def shard_index_entry(
     """The entry of one shard in the ``shards`` list of index.json; ``basename`` is relative to that file."""
     raw_data = {"basename": basename, "bytes": num_bytes, "hashes": {}}
     return {**shard_config(size_limit), "raw_data": raw_data, "samples": num_samples, "zip_data": None}
+
+
+def _num_bytes(payload: Payload) -> int:
+    return sum(map(len, _as_buffers(payload)))
 
 
 def _as_buffers(payload: Payload) -> Sequence[Buffer]:

@@ -96,6 +96,7 @@ START_OF_SCAN = 0xDA
 APP1 = 0xE1
 USUAL_SEGMENTS = START_OF_FRAME | {0xC4, 0xDB, 0xDD, 0xFE} | frozenset(range(0xE0, 0xF0))
 """Frames, Huffman and quantization tables, restart interval, comment, APP0 to APP15."""
+SEGMENT_START = struct.Struct(">BBH")
 JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -124,16 +125,15 @@ def _jpeg_segments(content: memoryview) -> Iterator[tuple[int, int, int]]:
     """Marker, begin and end of the payload of each segment before the scan."""
     position = 2
     while True:
-        if content[position] != 0xFF:
+        mark, marker, length = SEGMENT_START.unpack_from(content, position)
+        if mark != 0xFF:
             raise _Unusual
-        marker = content[position + 1]
         if marker == START_OF_SCAN:
             return
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
-        length = content[position + 2] << 8 | content[position + 3]
-        end = position + 2 + length
+        end: int = position + 2 + length
         if marker not in USUAL_SEGMENTS or length < 2 or end > len(content):
             raise _Unusual
         yield marker, position + 4, end
