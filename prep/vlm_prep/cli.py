@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_build_mix(commands)
     _add_verify(commands)
+    _add_prune(commands)
     return parser
 
 
@@ -64,6 +65,21 @@ def _add_verify(commands: "Commands") -> None:
     verify.add_argument("--json", action="store_true", help="findings for machines, on stdout")
     verify.add_argument("--num-workers", type=_count, default=0, metavar="N", help="processes (default: every core)")
     verify.set_defaults(run=_verify)
+
+
+def _add_prune(commands: "Commands") -> None:
+    prune = commands.add_parser(
+        "prune",
+        help="list converted parts that no mix pins; delete them with --delete",
+        description="List parts that no version of any mix under the given folders pins. Nothing else is ever deleted.",
+        epilog="example: vlm-prep prune shards --mixes mixes other_team/mixes",
+    )
+    prune.add_argument("shards", type=Path, metavar="SHARDS", help="the folder of converted sources")
+    prune.add_argument(
+        "--mixes", type=Path, nargs="+", required=True, metavar="DIR", help="every folder whose mixes use these shards"
+    )
+    prune.add_argument("--delete", action="store_true", help="delete what is listed (default: only list it)")
+    prune.set_defaults(run=_prune)
 
 
 def _count(text: str) -> int:
@@ -103,6 +119,19 @@ def _verify(arguments: argparse.Namespace) -> int:
         for finding in verified.findings:
             result(finding.line())
     return FINDINGS if verified.findings else DONE
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from vlm_prep.prune import delete_parts, find_loose_parts
+
+    parts = find_loose_parts(arguments.shards, arguments.mixes)
+    if arguments.delete:
+        delete_parts(arguments.shards, parts)
+    for part in parts:
+        result(f"{part.folder}  {part.bytes / 1e6:,.1f} MB")
+    done = "deleted" if arguments.delete else "can be deleted with --delete"
+    fact(f"prune: {len(parts):,} parts, {sum(part.bytes for part in parts) / 1e6:,.1f} MB {done}")
+    return DONE
 
 
 def _load(arguments: argparse.Namespace) -> "Config":

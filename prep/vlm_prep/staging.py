@@ -41,6 +41,12 @@ def remove_stale(staging: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def live_owners(root: Path) -> list[str]:
+    """The names of the staging folders of builds that are, or may be, at work under ``root``."""
+    staging = root / STAGING
+    return sorted(folder.name for folder in (staging.iterdir() if staging.is_dir() else ()) if not _is_stale(folder))
+
+
 def _is_stale(folder: Path) -> bool:
     """Of this host, the owner's life decides; of another host, or without an owner yet, a day does."""
     try:
