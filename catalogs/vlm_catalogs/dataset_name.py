@@ -7,7 +7,7 @@ MAX_BYTES = 200
 def name_problem(name: object) -> str | None:
     """What is wrong with a dataset's name, or None."""
     if not isinstance(name, str):
-        return f"a dataset's name must be a text, got {name!r}"
+        return f"a dataset's name must be a text, got a {type(name).__name__}"
     if not name.strip() or name != name.strip():
         return f"a dataset's name must not be empty or begin or end with blanks, got {name!r}"
     if name.startswith("."):

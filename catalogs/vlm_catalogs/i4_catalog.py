@@ -145,7 +145,7 @@ class _I4Reader:
     def _read_media_keys(self, name: str, entry: Any) -> tuple[str, ...]:
         keys = getattr(entry, "media_keys", DEFAULT_MEDIA_KEYS)
         if not isinstance(getattr(entry, "text_only", False), bool):
-            raise _Problem(f"text_only: expected True or False, got {entry.text_only!r}")
+            raise _Problem(f"text_only: expected True or False, got {_shown(entry.text_only)}")
         if keys is None or getattr(entry, "text_only", False):
             return ()
         if keys is DEFAULT_MEDIA_KEYS:
@@ -156,16 +156,23 @@ class _I4Reader:
         """The bucket of the addresses, else the dataset's own, else the TOML's."""
         own = getattr(entry, "bucket_name", None)
         if own is not None and (not isinstance(own, str) or not own):
-            raise _Problem(f"bucket_name: expected a text or None, got {own!r}")
+            raise _Problem(f"bucket_name: expected a text or None, got {_shown(own)}")
         if len(addressed) > 1:
             raise _Problem(f"wdinfo_path: its splits lie in several buckets: {', '.join(sorted(addressed))}")
         bucket = next(iter(addressed), own or self.config.custom.s3_bucket)
         return bucket.removeprefix("s3://").strip("/")
 
 
+def _shown(value: object) -> str:
+    """A value for a message: never as a whole, since sharing can make a small value print for ever."""
+    if isinstance(value, str | int | float | type(None)):
+        return repr(value) if not isinstance(value, str) else repr(value[:80])
+    return f"a {type(value).__name__}"
+
+
 def _read_weight(weight: object) -> float:
     if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise _Problem(f"weight must be a number, got {weight!r}")
+        raise _Problem(f"weight must be a number, got {_shown(weight)}")
     try:
         number = float(weight)
     except OverflowError:
@@ -178,7 +185,7 @@ def _read_weight(weight: object) -> float:
 def _read_keys(field: str, keys: object, *, may_be_empty: bool = False) -> tuple[str, ...]:
     names = (keys,) if isinstance(keys, str) else keys
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-        raise _Problem(f"{field}: expected a list of texts, got {keys!r}")
+        raise _Problem(f"{field}: expected a list of texts, got {_shown(keys)}")
     if not names and not may_be_empty:
         raise _Problem(f"{field}: names no key, so there is no text to read")
     return tuple(names)
@@ -188,10 +195,10 @@ def _read_fractions(fractions: object) -> dict[str, float]:
     """Split -> fraction; a plain number is the fraction of the training split."""
     table = {TRAIN: fractions} if isinstance(fractions, Real) else fractions
     if not isinstance(table, dict):
-        raise _Problem(f"subsample_config: expected split -> fraction, got {fractions!r}")
+        raise _Problem(f"subsample_config: expected split -> fraction, got {_shown(fractions)}")
     for split, fraction in table.items():
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-            raise _Problem(f"subsample_config: {split}: expected a fraction > 0 and <= 1, got {fraction!r}")
+            raise _Problem(f"subsample_config: {split}: expected a fraction > 0 and <= 1, got {_shown(fraction)}")
     return {str(split): float(fraction) for split, fraction in table.items()}
 
 

@@ -176,3 +176,23 @@ def test_the_working_directory_can_replace_the_default_catalogue(tmp_path: Path)
 
     assert datasets.catalog_path == tmp_path / "i4_data_utils.py"
     assert [source.name for source in datasets.sources] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "stage = {'good': bomb}",
+        "stage = {'good': DataSource(bomb, bomb)}",
+        "stage = {'good': 1}\nDATAINFO['good'].text_keys = bomb",
+        "stage = {'good': 1}\nDATAINFO['good'].bucket_name = bomb",
+        "stage = {'good': 1}\nDATAINFO['good'].text_only = bomb",
+        "stage = {'good': 1}\nsubsample_config = {'good': bomb}",
+        "stage = {'good': 1}\nsubsample_config = {'good': {'train': bomb}}",
+    ],
+)
+def test_a_value_that_would_print_for_ever_is_named_by_its_type(planted: str) -> None:
+    """A list of itself twice, forty times over, is small to hold and 2**40 items to print."""
+    bomb = "bomb = []\nfor turn in range(40):\n    bomb = [bomb, bomb]\n"
+
+    with pytest.raises(ConfigError, match=r"weights.py:\d+: good: .* got a (list|DataSource)"):
+        read(f"DATAINFO = {{'good': {GOOD}}}\n{bomb}{planted}\n")

@@ -133,7 +133,7 @@ class Expressions:
     def _eval_Subscript(self, node: ast.Subscript, scope: Scope) -> Any:
         owner = self.evaluate(node.value, scope)
         if isinstance(owner, TypingName) or (
-            isinstance(owner, Builtin) and isinstance(getattr(builtins, owner.name), type)
+            isinstance(owner, Builtin) and isinstance(getattr(builtins, owner.name, None), type)
         ):
             return TypingName("a type")
         refuse_code(owner)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vlm_catalogs
+from vlm_catalogs.catalog_language.libraries import library
 from vlm_catalogs.catalog_language.limits import Budget
 from vlm_catalogs.catalog_language.statements import Statements
 from vlm_catalogs.catalog_language.values import CatalogModule, Opaque, OriginalPackage, TypingName
@@ -106,7 +107,7 @@ class ModuleImports:
         if not level and name in HARMLESS_MODULES:
             return TypingName(name)
         if not level and name.partition(".")[0] in sys.stdlib_module_names:
-            return Opaque(f"the module {name}")
+            return library(name) or Opaque(f"the module {name}")
         module = self._load_neighbour(name)
         if level and isinstance(module, Opaque):
             raise ImportError(f"no file {name.replace('.', '/')}.py in the folder that the catalogue was found in")

@@ -130,7 +130,9 @@ class Statements(Expressions):
 
     def _run_Assert(self, node: ast.Assert, scope: Scope) -> None:
         if not is_true(self.evaluate(node.test, scope)):
-            raise AssertionError("" if node.msg is None else self.evaluate(node.msg, scope))
+            message = "" if node.msg is None else self.evaluate(node.msg, scope)
+            self.budget.survey(message)
+            raise AssertionError(message)
 
     def _run_FunctionDef(self, node: ast.FunctionDef, scope: Scope) -> None:
         scope.names[node.name] = Opaque(f"the function {node.name}")
