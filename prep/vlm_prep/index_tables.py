@@ -69,14 +69,16 @@ class IndexTables:
         places = list(zip(samples["shard"], samples["index_in_shard"], strict=True))
         for name, end in (("byte_begin", 0), ("byte_end", 1)):
             samples[name] = [None if shard is None else shards[shard].offsets[index + end] for shard, index in places]
-        self._write(samples, SAMPLES, folder / "samples.parquet")
-        self._write(_columns(MEDIA_FIELDS, self._media), MEDIA, folder / "media.parquet")
-        self._write(_columns(TEXT_FIELDS, self._texts), TEXTS, folder / "texts.parquet")
+        ids = samples["sample_id"]
+        keys = dict(zip(ids, order_keys([self._dataset], ids), strict=True))
+        self._write(samples, keys, SAMPLES, folder / "samples.parquet")
+        self._write(_columns(MEDIA_FIELDS, self._media), keys, MEDIA, folder / "media.parquet")
+        self._write(_columns(TEXT_FIELDS, self._texts), keys, TEXTS, folder / "texts.parquet")
 
-    def _write(self, columns: dict[str, list[Any]], schema: pa.Schema, path: Path) -> None:
+    def _write(self, columns: dict[str, list[Any]], keys: dict[str, int], schema: pa.Schema, path: Path) -> None:
         ids = columns["sample_id"]
         columns["dataset"] = [self._dataset] * len(ids)
-        columns["sample_key"] = order_keys([self._dataset], ids)
+        columns["sample_key"] = [keys[sample_id] for sample_id in ids]
         columns["part"] = [self._part] * len(ids)
         arrays = [pa.array(columns[field.name], field.type) for field in schema]
         write_table(pa.Table.from_arrays(arrays, schema=schema), path)
