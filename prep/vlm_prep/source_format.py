@@ -10,6 +10,7 @@ SUFFIXES = {
     "llava": (".json",),
     "parquet": (".parquet", ".pq"),
     "webdataset": (".tar",),
+    "arrow": (".arrow",),
 }
 """Format -> endings of its files."""
 SIDE_FILES = {"dataset_info.json", "dataset_infos.json", "meta.json", "state.json", "dataset_dict.json"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import i4, jsonl, llava, parquet, webdataset
+from vlm_prep.readers import arrow, i4, jsonl, llava, parquet, webdataset
 from vlm_prep.source_format import find_files
 
 
@@ -16,6 +16,8 @@ def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
     """The parts of a normal source in order. Raises ConfigError, DataError or StorageError."""
     files = find_files(source, file_format)
     match file_format:
+        case "arrow":
+            return arrow.plan_parts(source, files)
         case "parquet":
             return parquet.plan_parts(source, files)
         case "webdataset":
@@ -37,6 +39,8 @@ def read_part(
     if isinstance(source, I4Source):
         return i4.read_part(source, part.inputs, limits)
     match file_format:
+        case "arrow":
+            return arrow.read_part(source, part.inputs, limits)
         case "parquet":
             return parquet.read_part(source, part.inputs, limits)
         case "webdataset":
