@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class I4Source:
-    """One dataset of an i4 weight dictionary: a wdinfo.json and tars per key, in a bucket or in a local mirror of it."""
+    """One dataset of an i4 weight dictionary: a wdinfo.json and tars per key, in a bucket or a local mirror of it."""
 
     name: str
     weight: float

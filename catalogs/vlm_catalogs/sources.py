@@ -9,8 +9,9 @@ from pathlib import Path
 from vlm_catalogs.config.sections import Config, MixSource
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.i4_catalog import I4Datasets, read_i4_datasets
+from vlm_catalogs.json_catalog import is_json_catalog
 from vlm_catalogs.source import FileSource, Source
-from vlm_catalogs.toml_catalog import FileDatasets, expand_sources, read_toml_catalog
+from vlm_catalogs.toml_catalog import FileDatasets, expand_sources, read_catalog
 
 DATASET_KEY = "train.train_policy.dataset.name"
 NOTHING_NAMED = (
@@ -78,8 +79,8 @@ def _read_dataset(config: Config) -> FileDatasets:
             f"{where}: {DATASET_KEY}: no file or folder {name!r}; datasets of a hub are not built yet: download it and "
             "name the folder (a relative path starts from the working directory)"
         )
-    if path.suffix == ".toml" and path.is_file():
-        return read_toml_catalog(path, named_by=where)
+    if (path.suffix == ".toml" and path.is_file()) or is_json_catalog(path):
+        return read_catalog(path, named_by=where)
     entry = MixSource(name=_name_of(path), path=name, line=config.lines.get(DATASET_KEY, 0))
     return expand_sources([entry], str(config.path))
 

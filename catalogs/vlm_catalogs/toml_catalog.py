@@ -8,11 +8,11 @@ weight = 2.0                  # relative to the others in this file; 0 leaves it
 
 [[source]]
 catalog = "more.toml"         # its weights are brought to a sum of 1 and multiplied by this one
-weight = 1.0
+weight = 1.0                  # a meta.json of MMPR's spelling is a catalogue too
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +25,7 @@ from vlm_catalogs.config.toml_file import read_toml
 from vlm_catalogs.config.values import Mismatch, fit, shown
 from vlm_catalogs.dataset_name import name_problem
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.json_catalog import read_json_catalog
 from vlm_catalogs.source import FileSource
 
 COLUMNS = ("messages", "conversations", "images", "image", "videos", "video", "id")
@@ -39,6 +40,14 @@ class FileDatasets:
     notes: tuple[str, ...] = ()
 
 
+def read_catalog(path: Path, *, weight: float = 1.0, named_by: str, outer: tuple[Path, ...] = ()) -> FileDatasets:
+    """The datasets of a catalogue of either spelling, weights normalised and multiplied. Raises ConfigError."""
+    if path.suffix != ".json":
+        return read_toml_catalog(path, weight=weight, named_by=named_by, outer=outer)
+    sources, notes = read_json_catalog(path, named_by=named_by)
+    return FileDatasets(sources=_scaled(sources, path, weight=weight), notes=tuple(notes))
+
+
 def read_toml_catalog(path: Path, *, weight: float = 1.0, named_by: str, outer: tuple[Path, ...] = ()) -> FileDatasets:
     """The datasets of a catalogue, their weights normalised and multiplied by ``weight``.
 
@@ -51,13 +60,17 @@ def read_toml_catalog(path: Path, *, weight: float = 1.0, named_by: str, outer: 
         circle = " -> ".join(one.name for one in (*outer[outer.index(path.resolve()) :], path))
         raise ConfigError(f"{named_by}: catalogues name each other: {circle}")
     datasets = expand_sources(_read_tables(path), str(path), outer=(*outer, path.resolve()))
-    if not datasets.sources:
+    return replace(datasets, sources=_scaled(datasets.sources, path, weight=weight))
+
+
+def _scaled(sources: Sequence[FileSource], path: Path, *, weight: float) -> tuple[FileSource, ...]:
+    """The sources with weights that add up to ``weight``."""
+    if not sources:
         raise ConfigError(f"{path}: no dataset with a weight above 0")
-    total = sum(source.weight for source in datasets.sources)
+    total = sum(source.weight for source in sources)
     if not math.isfinite(total):
         raise ConfigError(f"{path}: the weights are too large to be added up; scale them down")
-    scaled = tuple(replace(source, weight=weight * source.weight / total) for source in datasets.sources)
-    return replace(datasets, sources=scaled)
+    return tuple(replace(source, weight=weight * source.weight / total) for source in sources)
 
 
 def expand_sources(entries: Iterable[MixSource], file: str, *, outer: tuple[Path, ...] = ()) -> FileDatasets:
@@ -87,7 +100,7 @@ def _expand(entry: MixSource, where: str, outer: tuple[Path, ...]) -> FileDatase
             sources=(), notes=(f"{entry.catalog or entry.name}: weight 0, so it is left out ({where})",)
         )
     if entry.catalog is not None:
-        return read_toml_catalog(Path(entry.catalog), weight=entry.weight, named_by=where, outer=outer)
+        return read_catalog(Path(entry.catalog), weight=entry.weight, named_by=where, outer=outer)
     if problem := name_problem(entry.name):
         raise ConfigError(f"{where}: {problem}")
     _check_exists(entry, where)

@@ -242,7 +242,7 @@ class MixSource:
     media_root: str | None = None
     """Folder that relative media paths start from; None is the folder of each file."""
     catalog: str | None = None
-    """Path of a catalogue TOML; then name and path are not given."""
+    """Path of a catalogue, a TOML or a meta.json of MMPR's spelling; then name and path are not given."""
     repeat_time: Positive = 1.0
     """Under 1 takes that fraction of the samples; from 1 repeats them."""
     columns: Mapping[str, str] | None = None
