@@ -33,6 +33,12 @@ def test_an_exif_orientation_turns_the_pixels() -> None:
     assert np.array_equal(pixels, np.asarray(image.rotate(-90, expand=True)))
 
 
+def test_garbage_in_the_place_of_exif_leaves_the_pixels_as_conversion_measured_them() -> None:
+    file = BytesIO()
+    Image.new("RGB", (64, 32), "red").save(file, "JPEG", dpi=(72, 72), exif=b"Exif\x00\x00garbage!garbage!")
+    assert decode_image(memoryview(file.getvalue())).shape == (32, 64, 3)
+
+
 def test_transparency_lies_over_white() -> None:
     image = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
     image.putpixel((0, 0), (0, 255, 0, 255))

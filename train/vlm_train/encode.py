@@ -85,7 +85,16 @@ def decode_image(content: memoryview) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of an image file: EXIF orientation applied, transparency over white, first frame only."""
     with Image.open(BytesIO(content)) as image:
         image.seek(0)
-        return np.array(to_rgb(ImageOps.exif_transpose(image)))
+        image.load()  # damaged pixels are an error; damaged EXIF is none
+        return np.array(to_rgb(_upright(image)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """``image`` as its EXIF orientation shows it; as it is stored where that cannot be read, as conversion took it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
