@@ -24,7 +24,7 @@ def file_hash(path: Path) -> str:
 
 def joined_hash(values: Iterable[object]) -> str:
     """The xxh3_128 of several values, each written as its length and its text, so that no two lists read alike."""
-    return content_hash(b"".join(_field(value) for value in values))
+    return content_hash(b"".join([_field(value) for value in values]))
 
 
 def order_key(*values: object) -> int:

@@ -74,9 +74,9 @@ def _build(raw: RawSample, limits: Limits) -> BuiltSample:
         conversations=[named.messages, *named.alternatives],
         media=media,
         messages_json=json_text.dumps(named.messages),
-        alternatives_json=json_text.dumps(named.alternatives),
+        alternatives_json=json_text.dumps(named.alternatives) if named.alternatives else "[]",
         media_table_json=json_text.dumps([medium.facts.as_row() for medium in media]),
-        meta_json=json_text.dumps(raw.record.meta),
+        meta_json=json_text.dumps(raw.record.meta) if raw.record.meta else "{}",
     )
 
 

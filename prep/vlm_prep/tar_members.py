@@ -76,20 +76,23 @@ class _TarReader:
 
     def _member(self, header: bytes, kind: int) -> TarMember:
         """What the header at the cursor describes, with what came before it in extension headers."""
-        fields = {**self._global, **self._next} if self._global or self._next else {}
-        self._next = {}
+        fields: dict[str, bytes] = {}
+        if self._global or self._next:
+            fields, self._next = {**self._global, **self._next}, {}
         if kind == GNU_SPARSE or (fields and any(keyword.startswith("GNU.sparse.") for keyword in fields)):
             self._fail("a sparse file; pack the tar again without --sparse")
         name = (fields["path"] if "path" in fields else _header_name(header)).decode("utf-8", "backslashreplace")
         size = 0 if kind in TYPES_WITHOUT_PAYLOAD else self._size(header, fields)
-        self._check_presence(size, "member " + name)
+        if self._position + BLOCK + size > len(self._buffer):
+            self._fail_presence(size, f"member {name}")
         return TarMember(name, self._position + BLOCK, size)
 
     def _read_extension(self, header: bytes, kind: int) -> None:
         size = self._size(header, {})
         if size > MAX_EXTENSION_BYTES:
             self._fail(f"an extension header of {size:,} bytes")
-        self._check_presence(size, "an extension header")
+        if self._position + BLOCK + size > len(self._buffer):
+            self._fail_presence(size, "an extension header")
         content = bytes(self._buffer[self._position + BLOCK :][:size])
         if kind == GNU_LONG_NAME:
             self._next["path"] = content.partition(b"\0")[0]
@@ -126,10 +129,9 @@ class _TarReader:
             self._fail(f"the size of a member is no number: {fields.get('size', field)!r}")
         return size
 
-    def _check_presence(self, size: int, what: str) -> None:
+    def _fail_presence(self, size: int, what: str) -> NoReturn:
         present = len(self._buffer) - self._position - BLOCK
-        if size > present:
-            self._fail(f"{what} is cut short ({present:,} of {size:,} bytes)")
+        self._fail(f"{what} is cut short ({present:,} of {size:,} bytes)")
 
     def _skip(self, size: int) -> None:
         self._position += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK

@@ -62,13 +62,16 @@ def _read_entry(
     by_key = {key: _by_sample(members, names) for key, members in found.items()}
     texts = [by_key[key] for key in source.text_keys]
     media = {key: by_key[key] for key in source.media_keys if key in by_key}
+    repeated = {name for members in by_key.values() for name, found in members.items() if len(found) > 1}
     for name in dict.fromkeys(name for members in by_key.values() for name in members):
         sample_id = f"{posixpath.splitext(entry)[0]}/{name}"
         yield _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
-        several = {key: members[name] for key, members in by_key.items() if len(members.get(name, ())) > 1}
-        second = [found for key in several for found in _second(several[key], is_text=key in source.text_keys)]
-        for number, duplicate in enumerate(second, start=2):
-            yield _duplicate(f"{sample_id}~{number}", duplicate)
+        if name in repeated:
+            second = [
+                found for key in by_key for found in _second(by_key[key].get(name, []), is_text=key in source.text_keys)
+            ]
+            for number, duplicate in enumerate(second, start=2):
+                yield _duplicate(f"{sample_id}~{number}", duplicate)
 
 
 def _members(tar: PartInput) -> list[Found]:
@@ -121,18 +124,18 @@ def _read_sample(
     )
     source_id = None
     try:
-        _check_size([found for members in texts for found in members[:1]] + media, limits)
+        _check_size([members[0] for members in texts if members] + media, limits)
         record = read_record(_text_values(texts))
         source_id = record.source_id
         contents = _media_dict(media)
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
-    is_bare = any(not _is_pickle(found) for found in media)
+    is_bare = not all(map(_is_pickle, media))
     return RawSample(origin=origin, record=record, media=contents, has_bare_medium=is_bare)
 
 
 def _check_size(members: list[Found], limits: Limits) -> None:
-    size = sum(found.member.size for found in members)
+    size = sum([found.member.size for found in members])
     if size > limits.max_sample_bytes:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")
 
@@ -160,7 +163,7 @@ def _media_dict(members: list[Found]) -> dict[str, bytes | memoryview]:
 
 def _member_media(found: Found) -> Mapping[str, bytes | memoryview]:
     if not _is_pickle(found):
-        return {posixpath.basename(found.member.name): found.payload}
+        return {found.member.name.rpartition("/")[2]: found.payload}
     try:
         return load_media_dict(found.payload)
     except UnsafePickle as error:
