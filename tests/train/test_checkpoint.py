@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_train.checkpoint import (
     CHECKPOINTS,
     RunState,
@@ -13,6 +14,7 @@ from vlm_train.checkpoint import (
     complete_checkpoints,
     load_tensors,
     read_state,
+    refuse_unmarked,
     save_checkpoint,
 )
 from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_hyperparameters, set_lr
@@ -109,3 +111,48 @@ def test_max_keep_removes_the_oldest_by_number_and_minus_one_keeps_all(tmp_path:
     assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (8, 9, 10)]
     save_checkpoint(tmp_path, state(11), module=module, optimizer=optimizer, max_keep=2)
     assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (10, 11)]
+
+
+def test_a_checkpoint_without_its_mark_is_damaged_not_passed_over(tmp_path: Path) -> None:
+    module, optimizer = model()
+    for step in (1, 2):
+        path = save_checkpoint(tmp_path, state(step), module=module, optimizer=optimizer, max_keep=5)
+    refuse_unmarked(tmp_path)
+    (path / "COMPLETE").unlink()
+    with pytest.raises(DataError, match=r"step-2: damaged: its COMPLETE is missing"):
+        refuse_unmarked(tmp_path)
+
+
+def test_a_disk_that_is_full_is_named_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    module, optimizer = model()
+    before = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"step-2: cannot be saved: .*File too large"):
+            save_checkpoint(tmp_path, state(2), module=module, optimizer=optimizer, max_keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / CHECKPOINTS).iterdir()) == [before]
+    assert read_state(before).step == 1
+
+
+@pytest.mark.parametrize("saved_frozen", [True, False])
+def test_other_trainable_parameters_than_were_saved_are_refused(tmp_path: Path, saved_frozen: bool) -> None:
+    module, _ = model()
+    paths = []
+    for number, frozen in enumerate((saved_frozen, not saved_frozen)):
+        module[0].requires_grad_(not frozen)  # type: ignore[index]
+        optimizer = build_optimizer(module.parameters(), SETTINGS)
+        paths.append(save_checkpoint(tmp_path, state(number), module=module, optimizer=optimizer, max_keep=5))
+    load_tensors(paths[1], module=module, optimizer=optimizer)
+    with pytest.raises(ConfigError, match=r"other trainable parameters; .*; 2 differ: 0\.bias, 0\.weight"):
+        load_tensors(paths[0], module=module, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("other", [nn.Sequential(nn.Linear(3, 3)), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, other: nn.Module) -> None:
+    module, optimizer = model()
+    path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
+    with pytest.raises(ConfigError, match="weights of another model"):
+        load_tensors(path, module=other)

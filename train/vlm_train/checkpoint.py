@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_catalogs import json_text
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.hashing import content_hash, file_hash
 
 if TYPE_CHECKING:
@@ -52,10 +52,28 @@ class CheckpointFile:
 
 
 def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimizer: "Optimizer", max_keep: int) -> Path:
-    """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all)."""
-    folder = run / CHECKPOINTS
+    """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
+
+    Raises StorageError, leaving no half of it, when the disk does not take it.
+    """
     final = checkpoint_path(run, state.step)
     staging = final.with_name(f"{final.name}.tmp")
+    try:
+        _write_staging(staging, state, module, optimizer)
+        staging.rename(final)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise StorageError(
+            f"{final}: cannot be saved: {error.strerror or error}; free some space and go on with --resume from the "
+            "checkpoint before"
+        ) from error
+    _sync_folder(final.parent)
+    _remove_oldest(run, max_keep)
+    return final
+
+
+def _write_staging(staging: Path, state: RunState, module: "nn.Module", optimizer: "Optimizer") -> None:
+    """Everything of a checkpoint, synced. Raises OSError."""
     if staging.exists():  # left by a killed save of ours: never whole, never read
         shutil.rmtree(staging)
     staging.mkdir(parents=True)
@@ -67,10 +85,6 @@ def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimize
     _write_synced(staging / STATE_FILE, text)
     _write_synced(staging / COMPLETE_FILE, f"{content_hash(text)}\n".encode())
     _sync_folder(staging)
-    staging.rename(final)
-    _sync_folder(folder)
-    _remove_oldest(run, max_keep)
-    return final
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -82,6 +96,13 @@ def complete_checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first. A folder without its COMPLETE mark was never one."""
     found = [path for path in (run / CHECKPOINTS).glob("step-*") if (path / COMPLETE_FILE).is_file()]
     return sorted((path for path in found if step_of(path) is not None), key=lambda path: step_of(path) or 0)
+
+
+def refuse_unmarked(run: Path) -> None:
+    """Raise DataError for a ``step-N`` without its COMPLETE mark: a save renames only what has it, so it was lost."""
+    for path in sorted((run / CHECKPOINTS).glob("step-*")):
+        if step_of(path) is not None and not (path / COMPLETE_FILE).is_file():
+            raise DataError(f"{path}: damaged: its {COMPLETE_FILE} is missing; move the folder away")
 
 
 def step_of(checkpoint: Path) -> int | None:
@@ -112,7 +133,10 @@ def read_state(checkpoint: Path) -> RunState:
 
 
 def load_tensors(checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer | None" = None) -> None:
-    """Fill the module, and the optimizer where one is given, from a checkpoint that ``read_state`` has checked."""
+    """Fill the module, and the optimizer where one is given, from a checkpoint that ``read_state`` has checked.
+
+    Raises ConfigError when the checkpoint holds other weights, or state of other trainable parameters.
+    """
     from torch.distributed.checkpoint.state_dict import (
         get_model_state_dict,
         get_optimizer_state_dict,
@@ -124,6 +148,7 @@ def load_tensors(checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer
     state: dict[str, Any] = {"model": get_model_state_dict(module)}
     if optimizer is not None:
         state["optimizer"] = get_optimizer_state_dict(module, optimizer)
+    _refuse_other_tensors(checkpoint, state)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         load(state, checkpoint_id=checkpoint, no_dist=True)
@@ -132,14 +157,58 @@ def load_tensors(checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer
         set_optimizer_state_dict(module, optimizer, state["optimizer"])
 
 
+def _refuse_other_tensors(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Compare names and shapes: loading would take what fits and leave the rest as it is."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    stored = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    saved = {name: tuple(one.size) for name, one in stored.items() if isinstance(one, TensorStorageMetadata)}
+    asked = {f"model.{name}": tuple(value.shape) for name, value in state["model"].items()}
+    _refuse_difference(
+        checkpoint, "model.", saved, asked, "weights of another model; set policy.model_name_or_path back"
+    )
+    if "optimizer" in state:
+        moments = state["optimizer"]["state"]
+        asked = {f"optimizer.state.{name}.exp_avg": tuple(value["exp_avg"].shape) for name, value in moments.items()}
+        saved = {name: size for name, size in saved.items() if name.endswith(".exp_avg")}
+        _refuse_difference(
+            checkpoint,
+            "optimizer.state.",
+            saved,
+            asked,
+            "other trainable parameters; set train_layers, freeze_pattern, trainable_pattern and trainable_map back",
+        )
+
+
+def _refuse_difference(
+    checkpoint: Path,
+    prefix: str,
+    saved: Mapping[str, tuple[int, ...]],
+    asked: Mapping[str, tuple[int, ...]],
+    problem: str,
+) -> None:
+    saved = {name: size for name, size in saved.items() if name.startswith(prefix)}
+    differ = sorted(name for name in {*saved, *asked} if saved.get(name) != asked.get(name))
+    if differ:
+        named = ", ".join(name.removeprefix(prefix).removesuffix(".exp_avg") for name in differ[:3])
+        raise ConfigError(f"{checkpoint}: holds {problem}; {len(differ)} differ: {named}{' ...' * (len(differ) > 3)}")
+
+
 def _save_tensors(folder: Path, module: "nn.Module", optimizer: "Optimizer") -> None:
+    """Write the tensors, synced. Raises OSError."""
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict import get_state_dict
     from torch.distributed.checkpoint.state_dict_saver import save
 
     weights, moments = get_state_dict(module, optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=True)  # syncs its files
+        try:
+            save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=True)
+        except CheckpointException as error:  # no Exception: it would pass every handler of ours
+            causes = [cause for cause, _ in error.failures.values()]
+            raise OSError("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)) from error
 
 
 def _describe(path: Path) -> CheckpointFile:
