@@ -25,8 +25,9 @@ def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "attempt": 1}
 
 
-def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"nonsense", b"\xff\xfe", b"3", b"[]", b'{"attempt": "x"}'])
+def test_a_line_that_is_none_of_ours_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n')
+    path.write_bytes(b'{"step": 1}\n' + line + b"\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl:2: not a line of metrics"):
-        read_metrics(path)
+        open_metrics(tmp_path)

@@ -44,14 +44,18 @@ def open_metrics(output_dir: Path) -> MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics file, of every attempt. Raises DataError for a line that is no JSON object."""
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            lines.append(dict(json.loads(text)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}:{number}: not a line of metrics: {error}; move the file away") from error
-    return lines
+    """All lines of a metrics file, of every attempt. Raises DataError for a line that is no line of ours."""
+    return [_read_line(path, number, text) for number, text in enumerate(path.read_bytes().splitlines(), start=1)]
+
+
+def _read_line(path: Path, number: int, text: bytes) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: not a line of metrics: {error}; move the file away") from error
+    if not isinstance(line, dict) or not isinstance(line.get("attempt", 1), int):
+        raise DataError(f"{path}:{number}: not a line of metrics: {text[:60]!r}; move the file away")
+    return line
 
 
 def cut_torn_line(path: Path) -> None:
