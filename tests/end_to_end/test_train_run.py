@@ -249,6 +249,46 @@ def test_a_damaged_checkpoint_is_an_error_never_a_restart(
     assert f"{path}: damaged" in capsys.readouterr().err
 
 
+def test_a_checkpoint_without_its_mark_is_an_error_never_an_earlier_start(
+    place: Place, whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place.folder / whole, run)
+    (run / "checkpoints" / f"step-{NUM_STEPS}" / "COMPLETE").unlink()
+    assert place.main(str(run), "--resume") == 2
+    assert f"step-{NUM_STEPS}: damaged: its COMPLETE is missing" in capsys.readouterr().err
+
+
+def test_a_path_to_resume_from_does_not_mix_two_runs_in_one_folder(
+    place: Place, whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "epochs").mkdir(parents=True)
+    fingerprint = json.loads((place.folder / whole / "fingerprint.json").read_text())
+    fingerprint["fingerprint"]["train.train_policy.dataloader_seed"] = 7
+    (run / "fingerprint.json").write_text(json.dumps(fingerprint))
+    path = place.folder / whole / "checkpoints" / "step-4"
+    assert place.main(str(run), "--set", f"train.resume={json.dumps(str(path))}") == 2
+    assert f"{run}: cannot be resumed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a_file", "a_file/below"])
+def test_an_output_dir_that_cannot_be_one_is_the_users_mistake(
+    place: Place, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a_file").write_text("mine")
+    assert place.main(str(tmp_path / name)) == 2
+    assert "train.output_dir" in capsys.readouterr().err
+    assert (tmp_path / "a_file").read_text() == "mine"
+
+
+def test_float32_on_bfloat16_weights_is_refused(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.main(str(tmp_path / "run"), "--set", "train.master_dtype=bfloat16") == 2
+    assert "bfloat16 weights cannot train in float32" in capsys.readouterr().err
+
+
 def test_a_run_without_any_whole_checkpoint_starts_at_0_and_says_so(
     place: Place, whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

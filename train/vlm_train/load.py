@@ -23,11 +23,18 @@ def choose_device() -> torch.device:
 
 
 def precision(config: Config) -> Precision:
-    """The two types of the run. Raises ConfigError for float16, which would need a loss scale."""
+    """The two types of the run.
+
+    Raises ConfigError for float16, which would need a loss scale, and for a compute type wider than the weights, which
+    autocast does not do.
+    """
     types = {"train.param_dtype": config.train.param_dtype, "train.master_dtype": config.train.master_dtype}
     for key, name in types.items():
         if name not in DTYPES:
             raise ConfigError(f"{config.where(key)}: {key}: {name} is not built yet; use bfloat16 or float32")
+    if types == {"train.param_dtype": "float32", "train.master_dtype": "bfloat16"}:
+        key = "train.master_dtype"
+        raise ConfigError(f"{config.where(key)}: {key}: bfloat16 weights cannot train in float32; use float32 for both")
     return Precision(master=DTYPES[config.train.master_dtype], compute=DTYPES[config.train.param_dtype])
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
-from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.manifest import Manifest
-from vlm_train.checkpoint import CHECKPOINTS, RunState, complete_checkpoints, read_state, step_of
+from vlm_train.checkpoint import CHECKPOINTS, RunState, complete_checkpoints, read_state, refuse_unmarked, step_of
 from vlm_train.epoch import PLANNER_VERSION
 from vlm_train.metrics import METRICS_FILE
 
@@ -61,7 +61,12 @@ def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]
     output_dir = Path(config.train.output_dir)
     used = [name for name in OURS if (output_dir / name).exists()]
     wanted = config.train.resume
-    if isinstance(wanted, str) and wanted:
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"{config.where('train.output_dir')}: train.output_dir: {output_dir} is not a folder")
+    refuse_unmarked(output_dir)
+    if isinstance(wanted, str) and wanted and not (resume and complete_checkpoints(output_dir)):
+        if used:  # its epoch tables are read, so they must be those of the checkpoint
+            _compare_fingerprints(_read_fingerprint(output_dir), fingerprint, where=output_dir)
         return _start_from(output_dir, checkpoint_at(Path(wanted)), fingerprint)
     if not used:
         note = f"{output_dir}: nothing to resume yet; starting at step 0" if resume or wanted else ""
@@ -90,7 +95,17 @@ def checkpoint_at(path: Path) -> Path:
 
 
 def write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]) -> None:
-    """The resolved config, the fingerprint, the version and the git revision; what an earlier attempt wrote stays."""
+    """The resolved config, the fingerprint, the version and the git revision; what an earlier attempt wrote stays.
+
+    Raises StorageError when the folder cannot be written.
+    """
+    try:
+        _write_run_files(config, start, fingerprint)
+    except OSError as error:
+        raise StorageError(f"train.output_dir: {start.output_dir} cannot be written: {error}") from error
+
+
+def _write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]) -> None:
     start.output_dir.mkdir(parents=True, exist_ok=True)
     path = start.output_dir / FINGERPRINT_FILE
     if not path.exists():
@@ -124,7 +139,8 @@ def _start_from(output_dir: Path, checkpoint: Path, fingerprint: Mapping[str, An
     later = [path for path in complete_checkpoints(output_dir) if (step_of(path) or 0) > state.step]
     if later:
         raise ConfigError(
-            f"{later[0]}: is later than the checkpoint to resume from ({checkpoint}); name another train.output_dir"
+            f"{later[0]}: is later than the checkpoint to resume from ({checkpoint}); continue from the "
+            "later one with --resume, or name another train.output_dir"
         )
     note = f"resuming from {checkpoint}: {state.step} steps done"
     return Start(output_dir=output_dir, checkpoint=checkpoint, state=state, note=note)
