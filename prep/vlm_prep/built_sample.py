@@ -135,5 +135,5 @@ def media_hash(media: tuple[BuiltMedium, ...]) -> str | None:
 def text_chars(messages: list[Message]) -> int:
     """Characters of text and reasoning in one conversation."""
     texts = [item["text"] for message in messages for item in message["content"] if item["type"] == "text"]
-    reasoning = [message.get("reasoning_content") for message in messages]
-    return sum(map(len, texts)) + sum(len(text) for text in reasoning if isinstance(text, str))
+    texts += [text for message in messages if isinstance(text := message.get("reasoning_content"), str)]
+    return sum(map(len, texts))

@@ -19,6 +19,7 @@ REGULAR_TYPES = frozenset((0, ord("0"), ord("7")))  # of v7, of ustar, contiguou
 TYPES_WITHOUT_PAYLOAD = frozenset(b"123456")  # links, devices, folders, pipes: their size field counts nothing
 GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"LKS"
 PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL = b"xXg"
+EXTENSION_TYPES = frozenset(b"LKxXg")
 
 
 class TarMember(NamedTuple):
@@ -53,7 +54,7 @@ class _TarReader:
     def members(self) -> Iterator[TarMember]:
         while header := self._next_header():
             kind = header[156]
-            if kind in (GNU_LONG_NAME, GNU_LONG_LINK, PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL):
+            if kind in EXTENSION_TYPES:
                 self._read_extension(header, kind)
                 continue
             member = self._member(header, kind)
