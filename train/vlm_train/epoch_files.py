@@ -1,4 +1,7 @@
-"""Epoch tables on disk: ``<run>/epochs/epoch-00000/part-00000.parquet``, each written whole before its epoch trains."""
+"""Epoch tables on disk: ``<run>/epochs/epoch-00000/part-00000.parquet``, each written whole before its epoch trains.
+
+Beside each part stands its hash, ``part-00000.parquet.xxh3_128``.
+"""
 
 import os
 from collections.abc import Callable
@@ -8,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH
 
 
@@ -19,24 +23,43 @@ def epoch_part(run: Path, epoch: int) -> Path:
 def epoch_table(run: Path, epoch: int, *, plan: Callable[[int], pa.Table]) -> pa.Table:
     """The table of ``epoch``: the written part where there is one, which is the truth; else planned and written now.
 
-    Raises DataError when the written part cannot be read.
+    Raises DataError when the written part is not what was written: Parquet itself would read most damage as data.
     """
     path = epoch_part(run, epoch)
     if not path.exists():
         _write(plan(epoch), path)
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: damaged: {error}; move it away to have it planned again") from error
+    problem = _damage(path)
+    if problem:
+        raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")
+    table = pq.read_table(path)
     if table.schema != EPOCH:
         raise DataError(f"{path}: not an epoch table of this version; start the run in another output_dir")
     return table
 
 
+def hash_file(part: Path) -> Path:
+    """Where the hash of an epoch part stands."""
+    return part.with_name(f"{part.name}.xxh3_128")
+
+
+def _damage(path: Path) -> str | None:
+    recorded = hash_file(path)
+    if not recorded.is_file():
+        return f"its hash {recorded.name} is missing"
+    if file_hash(path) != recorded.read_bytes().decode("ascii", "replace").strip():
+        return f"its content differs from its hash in {recorded.name}"
+    return None
+
+
 def _write(table: pa.Table, path: Path) -> None:
+    """Write the part, then its hash, then rename the part: a part that is there has its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.tmp")
     pq.write_table(table, staged)
     with staged.open("rb") as file:
+        os.fsync(file.fileno())
+    with hash_file(path).open("w") as file:
+        file.write(f"{file_hash(staged)}\n")
+        file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
