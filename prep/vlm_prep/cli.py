@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_build_mix(commands)
     _add_verify(commands)
     _add_prune(commands)
+    _add_export(commands)
     return parser
 
 
@@ -82,6 +83,19 @@ def _add_prune(commands: "Commands") -> None:
     prune.set_defaults(run=_prune)
 
 
+def _add_export(commands: "Commands") -> None:
+    export = commands.add_parser(
+        "export",
+        help="write the selected samples of a mix as JSONL and media files, or as webdataset tars",
+        description="Write every selected train sample once, in a form that other tools read, and build-mix as well.",
+        epilog="example: vlm-prep export mixes/qwen3_vl_normal exported --format jsonl",
+    )
+    export.add_argument("mix", metavar="MIX", help="a mix (its current version), a version, or a CONFIG")
+    export.add_argument("folder", type=Path, metavar="DIR", help="where to; must not exist, or be empty")
+    export.add_argument("--format", choices=("jsonl", "webdataset"), required=True, help="what to write")
+    export.set_defaults(run=_export)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
@@ -131,6 +145,14 @@ def _prune(arguments: argparse.Namespace) -> int:
         result(f"{part.folder}  {part.bytes / 1e6:,.1f} MB")
     done = "deleted" if arguments.delete else "can be deleted with --delete"
     fact(f"prune: {len(parts):,} parts, {sum(part.bytes for part in parts) / 1e6:,.1f} MB {done}")
+    return DONE
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from vlm_prep.export import export_mix
+
+    export_mix(arguments.mix, arguments.folder, file_format=arguments.format)
+    result(str(arguments.folder))
     return DONE
 
 
