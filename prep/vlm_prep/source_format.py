@@ -4,6 +4,7 @@ from pathlib import Path
 
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.source import FileSource
+from vlm_prep.mds_folder import is_mds_folder
 
 SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -11,6 +12,7 @@ SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "webdataset": (".tar",),
     "arrow": (".arrow",),
+    "mds": (".mds",),
 }
 """Format -> endings of its files."""
 SIDE_FILES = {"dataset_info.json", "dataset_infos.json", "meta.json", "state.json", "dataset_dict.json"}
@@ -50,6 +52,8 @@ def find_files(source: FileSource, file_format: str) -> list[Path]:
 
 
 def _formats_inside(source: FileSource) -> list[str]:
+    if is_mds_folder(Path(source.path)):
+        return ["mds"]  # whatever lies beside the shards
     files = {name: _files(source, name) for name in SUFFIXES}
     found = [name for name in SUFFIXES if files[name]]
     if len(found) > 1 and all(file.name in SIDE_FILES for file in files["llava"]):

@@ -235,7 +235,7 @@ class MixSource:
     name: str = ""
     path: str = ""
     """A file or a folder."""
-    format: Literal["auto", "jsonl", "llava", "parquet", "webdataset", "arrow"] = "auto"
+    format: Literal["auto", "jsonl", "llava", "parquet", "webdataset", "arrow", "mds"] = "auto"
     """``auto`` looks at the files and says what it found."""
     weight: NonNegative = 1.0
     """Relative to all other sources; 0 leaves the source out."""

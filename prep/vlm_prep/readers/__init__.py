@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import arrow, i4, jsonl, llava, parquet, webdataset
+from vlm_prep.readers import arrow, i4, jsonl, llava, mds, parquet, webdataset
 from vlm_prep.source_format import find_files
 
 
@@ -18,6 +18,8 @@ def plan_files(source: FileSource, file_format: str) -> list[PlannedPart]:
     match file_format:
         case "arrow":
             return arrow.plan_parts(source, files)
+        case "mds":
+            return mds.plan_parts(source, files)
         case "parquet":
             return parquet.plan_parts(source, files)
         case "webdataset":
@@ -41,6 +43,8 @@ def read_part(
     match file_format:
         case "arrow":
             return arrow.read_part(source, part.inputs, limits)
+        case "mds":
+            return mds.read_part(source, part.inputs, limits)
         case "parquet":
             return parquet.read_part(source, part.inputs, limits)
         case "webdataset":
