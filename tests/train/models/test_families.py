@@ -1,5 +1,6 @@
 """What holds for every family: exact padding and pixels, whole gradients, learning, and equality with plain loops."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -203,6 +204,15 @@ def test_an_export_reloads_in_plain_transformers_with_equal_logits_keys_and_dtyp
         assert torch.equal(family.logits(reloaded, tiny.batch()), expected)
     AutoProcessor.from_pretrained(tmp_path / "export")
     assert {path.name for path in (tmp_path / "export").iterdir()} == {path.name for path in tiny.folder.iterdir()}
+
+
+def test_an_export_says_of_the_model_what_its_base_says(tiny: Any, tmp_path: Path) -> None:
+    export_model(tiny.load(), str(tiny.folder), tmp_path / "export")
+    base, exported = (json.loads((folder / "config.json").read_text()) for folder in (tiny.folder, tmp_path / "export"))
+    for config in (base, exported):
+        for part in (config, config["text_config"], config["vision_config"]):
+            part.pop("dtype", None)
+    assert exported == base
 
 
 def test_bfloat16_weights_and_autocast_stay_near_float32(tiny: Any) -> None:

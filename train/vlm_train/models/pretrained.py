@@ -40,7 +40,7 @@ def read_processor(model: str, *, revision: str | None = None, trust_remote_code
 
 
 def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> PreTrainedModel:
-    """The model of a folder or hub name with every weight loaded; attention is sdpa, no cache, no router loss.
+    """The model of a folder or hub name with every weight loaded; attention is sdpa, no router loss.
 
     Raises ConfigError where no weights are found, DataError where some are missing or do not fit: nothing is ever left
     at its random start.
@@ -61,7 +61,6 @@ def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | st
     module, info = _from_pretrained(load, weights, policy.model_revision, policy.trust_remote_code)
     refuse_incomplete(weights, missing=info["missing_keys"], mismatched=info["mismatched_keys"])
     text_config = module.config.get_text_config()
-    text_config.use_cache = False
     if hasattr(text_config, "output_router_logits"):
         text_config.output_router_logits = False
     return module.to(device)  # type: ignore[no-any-return]
