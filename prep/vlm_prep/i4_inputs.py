@@ -1,5 +1,8 @@
 """The tars of an i4 source, from its wdinfo.json: which ones there are, how large, with which content."""
 
+import errno
+import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ def plan_i4(source: I4Source, *, allow_missing_tars: bool) -> tuple[list[Planned
     """
     wdinfo = read_wdinfo(source)
     entries = {entry: list(_tars_of(source, wdinfo, entry)) for entry in wdinfo.data_list}
-    missing = {name: path for tars in entries.values() for _, name, path in tars if not path.is_file()}
+    missing = {name: path for tars in entries.values() for _, name, path in tars if not _is_there(path)}
     if missing and not allow_missing_tars:
         raise DataError(_missing_message(source, wdinfo, missing))
     whole = {entry: tars for entry, tars in entries.items() if not any(name in missing for _, name, _ in tars)}
@@ -60,7 +63,8 @@ def read_wdinfo(source: I4Source) -> Wdinfo:
     bad = [entry for entry in entries if entry.startswith("/") or ".." in Path(entry).parts]
     if bad:
         raise DataError(f"{path}: data_list entry {bad[0]!r} leads out of the root")
-    twice = sorted({entry for entry in entries if entries.count(entry) > 1}) if len(set(entries)) < len(entries) else []
+    times = Counter(posixpath.normpath(entry) for entry in entries)
+    twice = [entry for entry, number in times.items() if number > 1]
     if twice:
         raise DataError(f"{path}: data_list names {twice[0]!r} more than once; list each tar once")
     return Wdinfo(path=path, root=root, data_list=entries)
@@ -95,6 +99,16 @@ def _tars_of(source: I4Source, wdinfo: Wdinfo, entry: str) -> Iterator[tuple[str
     keys = source.text_keys if source.text_only else source.text_keys + source.media_keys
     for key in dict.fromkeys(keys):
         yield key, f"{key}/{entry}", wdinfo.root / key / entry
+
+
+def _is_there(path: Path) -> bool:
+    """Is there a tar? Raises StorageError when the storage cannot say."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _tar_input(entry: str, key: str, name: str, path: Path) -> PartInput:

@@ -212,3 +212,27 @@ def test_an_s3_prefix_in_wdinfo_is_stripped(write_i4: Write, read_i4: Read, smal
     wdinfo = Path(source.local_root) / "set" / "wdinfo.json"
     wdinfo.write_text(json.dumps({"root": "s3://bucket/set", "data_list": [TAR], "total_key_count": 1}))
     assert isinstance(read_i4(source)[PREFIX + "a"], BuiltSample)
+
+
+def test_a_second_occurrence_never_takes_the_id_of_another_sample(write_i4: Write, read_i4: Read, small: Any) -> None:
+    texts = [("a.json", small.asking()), ("a.json", small.asking()), ("a~2.json", small.asking())]
+    samples = read_i4(write_i4({"texts": {TAR: texts}}, text_only=True))
+    assert outcome(samples) == {"a": "kept", "a~3": "duplicate_member", "a~2": "kept"}
+
+
+def test_tars_that_differ_after_a_dot_keep_their_samples_apart(write_i4: Write, read_i4: Read, small: Any) -> None:
+    names = ("shard.000", "shard.001", "shard.tar")
+    source = write_i4({"texts": {name: [("a.json", small.asking())] for name in names}}, text_only=True)
+    assert list(read_i4(source)) == ["shard.000/a", "shard.001/a", "shard/a"]
+
+
+def test_one_tar_under_two_spellings_is_refused(write_i4: Write) -> None:
+    source = write_i4({"texts": {"a/0.tar": []}}, text_only=True, data_list=["a/0.tar", "a/./0.tar"])
+    with pytest.raises(DataError, match=r"data_list names 'a/0.tar' more than once"):
+        plan_i4(source, allow_missing_tars=False)
+
+
+def test_a_tar_with_a_name_that_no_folder_can_hold_is_missing(write_i4: Write) -> None:
+    source = write_i4({"texts": {"0.tar": []}}, text_only=True, data_list=["x" * 300 + ".tar"])
+    with pytest.raises(DataError, match=r"1 tars of set are not there"):
+        plan_i4(source, allow_missing_tars=False)

@@ -2,8 +2,8 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,14 +64,19 @@ def _read_entry(
     media = {key: by_key[key] for key in source.media_keys if key in by_key}
     repeated = {name for members in by_key.values() for name, found in members.items() if len(found) > 1}
     for name in dict.fromkeys(name for members in by_key.values() for name in members):
-        sample_id = f"{posixpath.splitext(entry)[0]}/{name}"
+        sample_id = f"{entry.removesuffix('.tar')}/{name}"
         yield _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
         if name in repeated:
             second = [
                 found for key in by_key for found in _second(by_key[key].get(name, []), is_text=key in source.text_keys)
             ]
-            for number, duplicate in enumerate(second, start=2):
+            for number, duplicate in zip(_free_numbers(name, by_key.values()), second, strict=False):
                 yield _duplicate(f"{sample_id}~{number}", duplicate)
+
+
+def _free_numbers(name: str, members: Iterable[Members]) -> Iterator[int]:
+    """2, 3, ... for second occurrences, without those whose ``<name>~<number>`` is a sample of its own."""
+    return (number for number in count(2) if not any(f"{name}~{number}" in of_key for of_key in members))
 
 
 def _members(tar: PartInput) -> list[Found]:
