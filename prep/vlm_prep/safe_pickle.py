@@ -64,6 +64,7 @@ class _Machine:
         self.position = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.num_made = 0
 
     def run(self) -> Any:
         """The value at STOP."""
@@ -126,6 +127,13 @@ class _Machine:
         """Put the top of the stack into the memo."""
         self.memo[key] = self.stack[-1]
 
+    def count_made(self, made: bytes) -> bytes:
+        """Bytes made from a text. A pickle that makes more of them than it holds spells one text again and again."""
+        self.num_made += len(made)
+        if self.num_made > len(self.content):
+            raise UnsafePickle("makes more bytes than it holds")
+        return made
+
     def append_all(self, items: Iterable[Any]) -> None:
         """Append to the list on top of the stack."""
         self.top(list).extend(items)
@@ -161,6 +169,8 @@ def _global(machine: _Machine) -> _BytesMaker:
 
 def _stack_global(machine: _Machine) -> _BytesMaker:
     module, name = machine.pop_many(2)
+    if not (isinstance(module, str) and isinstance(name, str)):  # a nested list could take for ever to print
+        raise UnsafePickle("asks for something whose name is no text")
     return _named(f"{module}.{name}")
 
 
@@ -175,7 +185,7 @@ def _reduced(machine: _Machine) -> Any:
         case (bytes() | bytearray() | memoryview() as content,):
             return content
         case (str() as text, "latin1" | "latin-1"):
-            return text.encode("latin-1")
+            return machine.count_made(text.encode("latin-1"))
     raise UnsafePickle("makes bytes from something else than bytes or a latin-1 text")
 
 

@@ -176,3 +176,19 @@ def test_any_bytes_give_a_media_dict_or_a_value_error(content: bytes) -> None:
     except ValueError:
         return
     assert all(isinstance(name, str) and isinstance(medium, memoryview) for name, medium in media.items())
+
+
+def test_a_name_that_would_print_for_ever_is_refused() -> None:
+    """A list of itself, forty times over, where the module of a class should stand: 2**40 items to print."""
+    twice = b"]\x94" + b"".join(b"](h" + bytes([number]) + b"h" + bytes([number]) + b"e\x94" for number in range(40))
+    with pytest.raises(UnsafePickle, match="name is no text"):
+        load_media_dict(b"\x80\x04" + twice + b"\x8c\x01x\x93.")
+
+
+def test_one_text_is_not_spelled_into_bytes_again_and_again() -> None:
+    """1 MiB of text and 10,000 calls of bytes(text, "latin-1") would take 10 GB."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\x00"
+    maker = b"c_codecs\nencode\nq\x01X\x06\x00\x00\x00latin1q\x02"
+    again = b"h\x01h\x00h\x02\x86R"
+    with pytest.raises(UnsafePickle, match="more bytes than it holds"):
+        load_media_dict(b"\x80\x02" + text + maker + again * 10_000 + b".")
