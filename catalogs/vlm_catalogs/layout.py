@@ -6,8 +6,10 @@ from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.hashing import file_hash
 
 PART_FILE = "part.json"
+MOVE_AWAY = "the part is damaged: move its folder away and build again"
 INDEX_TABLES = ("samples.parquet", "media.parquet", "texts.parquet")
 
 
@@ -64,4 +66,13 @@ def read_part(folder: Path) -> PartRecord:
             **{**fields, "inputs": tuple(fields["inputs"]), "shard_samples": tuple(fields["shard_samples"])}
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged: {error}") from error
+        raise DataError(f"{path}: {error}; {MOVE_AWAY}") from error
+
+
+def check_stored(folder: Path, file: StoredFile, *, by_content: bool) -> None:
+    """See that a file of a part is there, by its size or by its hash too. Raises DataError when it is damaged."""
+    path = folder / file.name
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        raise DataError(f"{path}: expected {file.bytes:,} bytes; {MOVE_AWAY}")
+    if by_content and file_hash(path) != file.xxh3_128:
+        raise DataError(f"{path}: its content is not what {PART_FILE} says; {MOVE_AWAY}")

@@ -22,14 +22,22 @@ from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.sources import resolve_sources
 from vlm_prep.convert import ConvertTask, convert_part
 from vlm_prep.index_tables import write_table
-from vlm_prep.lengths import MeasureTask, lengths_name, measure, profile_of, render_settings, renderer_for
+from vlm_prep.lengths import (
+    MeasureTask,
+    check_lengths,
+    lengths_name,
+    measure,
+    profile_of,
+    render_settings,
+    renderer_for,
+)
 from vlm_prep.mix import PreparedSource, make_manifest, profiles, repeat_factor
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
 from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
-from vlm_prep.staging import publish_folder, publish_text, staging_folder
+from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
 from vlm_prep.workers import num_processes, run_tasks
 
 SMALL_BYTES = 64 << 20
@@ -193,6 +201,9 @@ def _measure(
     workers = num_processes(config.mix.num_workers, is_small=num_samples < SMALL_SAMPLES)
     with Progress("measure", total=len(tasks), unit="parts") as progress:
         run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
+    for source in prepared:
+        for path in source.tables(lengths_name(source.encoding)):
+            check_lengths(path)
     num_parts = sum(len(source.records) for source in prepared)
     cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
     fact(f"measure: {num_parts} parts, {cached}, {num_samples:,} samples, {time.monotonic() - started:.1f} s")
@@ -260,8 +271,9 @@ def _publish(
     root = Path(config.mix.root) / config.mix_name
     with staging_folder(root) as staging:
         staged = staging / "version"
-        staged.mkdir()
-        write_table(selection, staged / "selection.parquet")
+        with writing(staged):
+            staged.mkdir()
+            write_table(selection, staged / "selection.parquet")
         selection_hash = file_hash(staged / "selection.parquet")
         manifest = make_manifest(
             config,
@@ -273,8 +285,9 @@ def _publish(
         )
         fact(f"select: {sum(num_selected.values()):,} of {selection.num_rows:,} samples, {len(prepared)} datasets")
         log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)
-        (staged / "build_log.jsonl").write_text("\n".join(log.lines) + "\n")
-        (staged / "manifest.json").write_text(manifest_text(manifest))
+        with writing(staged):
+            (staged / "build_log.jsonl").write_text("\n".join(log.lines) + "\n")
+            (staged / "manifest.json").write_text(manifest_text(manifest))
         version = root / manifest.fingerprint
         if version.exists():
             _check_version(version, manifest, staging)
@@ -287,7 +300,10 @@ def _publish(
 
 def _check_version(version: Path, manifest: Manifest, staging: Path) -> None:
     """The version is there already: see that it is whole, and that it finds shards that have moved."""
-    found = read_manifest(version)
+    try:
+        found = read_manifest(version)
+    except DataError as error:
+        raise DataError(f"{error}\nor move {version} away and build again") from error
     selection = version / "selection.parquet"
     if not selection.is_file() or file_hash(selection) != found.selection_xxh3_128:
         raise DataError(f"{selection}: missing or damaged; move {version} away and build again")

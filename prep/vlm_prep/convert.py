@@ -16,7 +16,7 @@ from vlm_prep.mds_shard import ClosedShard, ShardWriter
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample
 from vlm_prep.readers import read_part
-from vlm_prep.staging import publish_folder
+from vlm_prep.staging import publish_folder, writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class ConvertTask:
 def convert_part(task: ConvertTask) -> None:
     """Convert one part and publish it. Raises DataError or StorageError; then nothing is published."""
     folder = task.staging / f"{task.source.name}-{task.part.name}"
-    folder.mkdir()
+    with writing(folder):
+        folder.mkdir()
     writer = ShardWriter(folder)
     tables = IndexTables(dataset=task.source.name, part=task.part.name)
     with few_collections():
@@ -46,9 +47,10 @@ def convert_part(task: ConvertTask) -> None:
             else:
                 tables.add_rejected(sample)
     shards = writer.finish()
-    tables.write(folder, shards)
-    record = _record(task, folder, tables, shards)
-    (folder / PART_FILE).write_text(record.as_json())
+    with writing(folder):
+        tables.write(folder, shards)
+        record = _record(task, folder, tables, shards)
+        (folder / PART_FILE).write_text(record.as_json())
     publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
 
 

@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.layout import MOVE_AWAY
 from vlm_catalogs.source import FileSource
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.content_ids import map_file
@@ -69,7 +72,11 @@ def _is_kept(raw: RawSample | RejectedSample, limits: Limits) -> bool:
 
 def _rejected_for_media(samples: Path, reasons: Sequence[str]) -> Iterator[Origin]:
     columns = ["sample_id", "source_uri", "byte_offset", "reason"]
-    for row in pq.read_table(samples, columns=columns, filters=[("reason", "in", reasons)]).to_pylist():
+    try:
+        rows = pq.read_table(samples, columns=columns, filters=[("reason", "in", reasons)]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{samples}: {error}; {MOVE_AWAY}") from error
+    for row in rows:
         yield Origin(sample_id=row["sample_id"], source_uri=row["source_uri"], byte_offset=row["byte_offset"])
 
 

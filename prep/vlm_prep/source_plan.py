@@ -8,7 +8,7 @@ from pathlib import Path
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
-from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
+from vlm_catalogs.layout import PART_FILE, PartRecord, check_stored, part_folder, read_part
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.i4_inputs import plan_i4
 from vlm_prep.mended import renamed_if_mended
@@ -103,15 +103,14 @@ def count_note(plan: SourcePlan, records: Sequence[PartRecord]) -> str | None:
 
 
 def read_parts(plan: SourcePlan) -> list[PartRecord]:
-    """The records of all parts, in order. Raises DataError when one is damaged by what its files' sizes tell."""
+    """The records of all parts, in order. Raises DataError when one is damaged.
+
+    Its files are judged by their sizes, and samples.parquet, which the selection is made from, by its content.
+    """
     records = []
     for folder in plan.folders():
         record = read_part(folder)
         for file in (*record.shards, *record.tables):
-            path = folder / file.name
-            if not path.is_file() or path.stat().st_size != file.bytes:
-                raise DataError(
-                    f"{path}: expected {file.bytes:,} bytes; the part is damaged: move its folder away and build again"
-                )
+            check_stored(folder, file, by_content=file.name == "samples.parquet")
         records.append(record)
     return records

@@ -71,13 +71,22 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Raises StorageError, naming ``target``, where writing it fails: a full disk, a folder that is read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
 def publish_folder(staged: Path, target: Path, *, marker: str) -> bool:
     """Give a staged folder its name; False when the same folder is there already, and ours was dropped.
 
     ``marker`` is the file that says what the folder holds. Raises DataError when the folder there says something else,
     and StorageError when the storage fails.
     """
-    try:
+    with writing(target):
         sync_tree(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
@@ -90,9 +99,7 @@ def publish_folder(staged: Path, target: Path, *, marker: str) -> bool:
                     raise
         _compare(staged / marker, target / marker)
         shutil.rmtree(staged)
-        return False
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+    return False
 
 
 def _compare(ours: Path, theirs: Path) -> None:
@@ -107,24 +114,20 @@ def _compare(ours: Path, theirs: Path) -> None:
 
 def publish_file(staged: Path, target: Path) -> None:
     """Give a staged file its name, in the place of one that is there. Raises StorageError."""
-    try:
+    with writing(target):
         sync_file(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(target)
         sync_folder(target.parent)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def publish_text(text: str, target: Path, *, staging: Path) -> None:
     """Write a small file in one step; nothing happens when it says this already. Raises StorageError."""
-    try:
-        if target.is_file() and target.read_text() == text:
+    with writing(target):
+        if target.is_file() and target.read_bytes() == text.encode():
             return
         staged = staging / uuid.uuid4().hex
         staged.write_text(text)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
     publish_file(staged, target)
 
 

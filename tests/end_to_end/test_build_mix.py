@@ -339,6 +339,67 @@ def test_a_damaged_part_is_named_and_not_used(build: Build) -> None:
         build("normal")
 
 
+def flip_byte(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "at", "advice"),
+    [
+        (
+            "shards/demo_photos/*/parts/*/samples.parquet",
+            200,
+            "samples.parquet: its content is not what part.json says",
+        ),
+        ("shards/demo_photos/*/parts/*/samples.parquet", -5, "samples.parquet: .* move its folder away"),
+        ("shards/demo_photos/*/parts/*/part.json", 3, "part.json: .* move its folder away"),
+        ("shards/demo_photos/*/parts/*/lengths/*.parquet", 300, r"(?s)[0-9a-f]{32}\.parquet: damaged: .* move it away"),
+        ("shards/demo_photos/*/parts/*/lengths/*.parquet", -5, r"(?s)[0-9a-f]{32}\.parquet: damaged: .* move it away"),
+        ("mixes/normal/*/selection.parquet", 200, "selection.parquet: missing or damaged; move .* away"),
+        ("mixes/normal/*/manifest.json", 0, "manifest.json: damaged .*\nor move mixes/normal/[0-9a-f]{32} away"),
+    ],
+)
+def test_one_flipped_byte_before_a_rebuild_is_named_with_what_to_do(
+    build: Build, file: str, at: int, advice: str
+) -> None:
+    build("normal")
+    (path,) = Path().glob(file)
+    flip_byte(path, at)
+    with pytest.raises(DataError, match=advice):
+        build("normal")
+
+
+def test_texts_that_have_changed_are_not_measured(build: Build, tmp_path: Path) -> None:
+    build("normal")
+    (texts,) = Path("shards/demo_photos").glob("*/parts/*/texts.parquet")
+    flip_byte(texts, 200)
+    with pytest.raises(DataError, match=r"texts\.parquet: its content is not what part.json says"):
+        build("normal", "policy.model_max_length=900")
+
+
+@pytest.mark.parametrize("limit", [600, 1500, 4000])
+def test_a_disk_that_is_full_at_any_moment_is_an_error_of_the_user(place: Path, limit: int) -> None:
+    """A limit on file sizes stands for the full disk: it stops shards and tables."""
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    Path("one.jsonl").write_text(row)
+    head = (place / "normal.toml").read_text().partition("[[mix")[0]
+    (place / "one.toml").write_text(head + '[[mix.source]]\nname = "o"\npath = "one.jsonl"\n')
+    script = (
+        "import resource, signal, sys\n"
+        "from vlm_prep.cli import main\n"
+        "import vlm_prep.build\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "sys.exit(main(['build-mix', 'one.toml']))\n"
+    )
+    full = subprocess.run([sys.executable, "-B", "-c", script], capture_output=True, text=True, check=False)
+    assert (full.returncode, "Traceback" in full.stderr) == (2, False), full.stderr
+    assert "File too large" in full.stderr
+    assert not list(Path().glob("mixes/one/current.json"))
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
     before = tree(place)
     run = subprocess.run([COMMAND, "build-mix", "i4.toml", "--dry-run"], capture_output=True, text=True, check=True)

@@ -59,3 +59,10 @@ def test_a_file_that_says_this_already_is_not_written_again(tmp_path: Path) -> N
     assert target.stat().st_ino == before
     publish_text("b", target, staging=tmp_path)
     assert target.read_text() == "b"
+
+
+def test_a_file_that_is_no_text_any_more_is_written_anew(tmp_path: Path) -> None:
+    target = tmp_path / "current.json"
+    target.write_bytes(b"\xff\xfe\x80")
+    publish_text("whole", target, staging=tmp_path)
+    assert target.read_text() == "whole"
