@@ -92,9 +92,11 @@ def read_record(values: list[Any]) -> Record:
     """
     conversations: list[list[Message]] = []
     outer = [value for value in values if isinstance(value, dict)]
-    listed = _listed_media(outer)
+    listed = _listed_media(outer) if outer else None
     for value in values:
         conversations += [_conversation(part, tags=listed is not None) for part in _alternatives(value)]
+    if not outer:
+        return Record(conversations=tuple(conversations))
     return Record(
         conversations=tuple(conversations),
         listed=listed,

@@ -37,16 +37,16 @@ def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool =
     """
     places = list(record.places())
     aliases = _single_alias(places, kinds) if match_single else {}
-    pools = _pools(record, kinds) if any(place.name is None for place in places) else {}
+    pools = _pools(record, kinds) if None in [place.name for place in places] else {}
     source_names = [_resolve(place, kinds, pools, aliases) for place in places]
     names = _canonical_names(source_names, kinds)
     in_order = iter([names[source_name] for source_name in source_names])
     conversations = [[_renamed(message, in_order) for message in conversation] for conversation in record.conversations]
-    media = tuple(
+    media = [
         NamedMedium(name=name, source_name=source, kind=kinds[source], referenced=source in source_names)
         for source, name in names.items()
-    )
-    return NamedConversations(messages=conversations[0], alternatives=conversations[1:], media=media)
+    ]
+    return NamedConversations(messages=conversations[0], alternatives=conversations[1:], media=tuple(media))
 
 
 def _single_alias(places: Sequence[Place], kinds: Mapping[str, str]) -> dict[str, str]:
