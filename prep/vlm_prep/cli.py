@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_prune(commands)
     _add_export(commands)
+    _add_peek(commands)
     return parser
 
 
@@ -96,6 +97,20 @@ def _add_export(commands: "Commands") -> None:
     export.set_defaults(run=_export)
 
 
+def _add_peek(commands: "Commands") -> None:
+    peek = commands.add_parser(
+        "peek",
+        help="show which form a source has, and its first samples",
+        description="Look at a file, a folder or an i4 wdinfo.json as build-mix would read it. Writes nothing.",
+        epilog="example: vlm-prep peek tests/demo_data/i4/demo_clipart/wdinfo.json -n 2",
+    )
+    peek.add_argument("source", metavar="SOURCE", help="a file or a folder of samples, or an i4 wdinfo.json")
+    peek.add_argument("-n", type=_count, default=5, metavar="N", dest="num_samples", help="samples (default: 5)")
+    peek.add_argument("--format", default="auto", help="as in [[mix.source]], or i4 (default: by looking)")
+    peek.add_argument("--media-root", metavar="DIR", help="where relative media paths start (default: beside the file)")
+    peek.set_defaults(run=_peek)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
@@ -153,6 +168,22 @@ def _export(arguments: argparse.Namespace) -> int:
 
     export_mix(arguments.mix, arguments.folder, file_format=arguments.format)
     result(str(arguments.folder))
+    return DONE
+
+
+def _peek(arguments: argparse.Namespace) -> int:
+    from vlm_prep.peek import peek_source
+    from vlm_prep.peek_text import sample_text
+
+    peek = peek_source(
+        arguments.source,
+        num_samples=arguments.num_samples,
+        file_format=arguments.format,
+        media_root=arguments.media_root,
+    )
+    result(f"form: {peek.form} ({peek.about})")
+    for sample in peek.samples:
+        result(sample_text(sample))
     return DONE
 
 
