@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
 
 from vlm_catalogs.errors import ConfigError
 from vlm_train.make_tiny import FAMILIES, make_tiny
@@ -74,3 +75,9 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_an_unknown_family_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="qwen3_vl_moe"):
         make_tiny("qwen9", tmp_path / "model")
+
+
+def test_no_progress_bar_of_a_library_is_drawn(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    transformers_logging.enable_progress_bar()
+    make_tiny("qwen3_vl", tmp_path / "model")
+    assert "Writing" not in capfd.readouterr().err
