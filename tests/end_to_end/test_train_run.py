@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vlm_catalogs.hashing import file_hash
 from vlm_train.cli import main
 from vlm_train.make_tiny import make_tiny
 
@@ -370,6 +371,34 @@ def test_a_damaged_shard_stops_the_run_with_its_lineage(
     assert str(shard) in said
     assert "sample films/films.jsonl#00000000" in said
     assert "came from films.jsonl" in said
+
+
+@pytest.mark.parametrize("damage", ["the shard is gone", "the index is gone too"])
+def test_a_missing_shard_is_named_with_what_to_do(
+    place: Place, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(place, tmp_path)
+    (shard,) = (tmp_path / "shards" / "films").glob("*/parts/*/shard.00000.mds")
+    shard.unlink()
+    if damage == "the index is gone too":
+        (shard.parent / "samples.parquet").unlink()
+    assert copy.main("run") == 2
+    said = capsys.readouterr().err
+    assert str(shard) in said
+    assert f"move {shard.parent} away and run vlm-prep build-mix" in said
+
+
+def test_a_part_that_was_replaced_by_another_whole_one_is_found(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = copy_of(place, tmp_path)
+    (shard,) = (tmp_path / "shards" / "films").glob("*/parts/*/shard.00000.mds")
+    record = shard.parent / "part.json"
+    before = file_hash(shard)
+    flip_a_byte(shard)
+    record.write_text(record.read_text().replace(before, file_hash(shard)))
+    assert copy.main("run") == 2
+    assert f"{record}: damaged: its content differs from what the mix pins" in capsys.readouterr().err
 
 
 def test_a_sample_that_does_not_decode_stops_the_run_or_stands_blank(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from vlm_catalogs.config import Config, mix_settings
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
-from vlm_catalogs.layout import part_folder
+from vlm_catalogs.layout import PART_FILE, part_folder
 from vlm_catalogs.manifest import Manifest, MixDataset, current_mix, read_manifest
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_train.epoch import DatasetToDraw
@@ -117,7 +117,9 @@ def _in_source_order(samples: pa.Table, parts: list[str]) -> pa.Table:
 
 def _read_lengths(mix: OpenMix, dataset: MixDataset, number: int) -> pa.Table:
     part = dataset.parts[number]
-    path = part_folder(mix.layout(dataset), part.name) / part.lengths
+    folder = part_folder(mix.layout(dataset), part.name)
+    _check_hash(folder / PART_FILE, part.part_json_xxh3_128)  # it holds the hashes that shards are compared with
+    path = folder / part.lengths
     _check_hash(path, part.lengths_xxh3_128)
     return pq.read_table(path)
 

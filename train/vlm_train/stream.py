@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.layout import read_part, shard_name
 from vlm_catalogs.render import Renderer, RenderProblem
 from vlm_catalogs.render.rendered import IGNORED
@@ -115,8 +115,8 @@ class SampleStore:
             if key not in self._verified:
                 reader.verify(self._recorded_hash(row))
                 self._verified.add(key)
-        except DataError as error:
-            raise DataError(f"{error}; {self._damage(row)}") from error
+        except (DataError, StorageError) as error:
+            raise type(error)(f"{error}; {self._damage(row)}") from error
         return reader
 
     def _recorded_hash(self, row: PlannedRow) -> str:
@@ -127,7 +127,7 @@ class SampleStore:
 
     def _damage(self, row: PlannedRow) -> str:
         """What a damaged shard takes with it, and what to do."""
-        names = _some(one["sample_id"] for one in self._same_shard(row))
+        names = _some(one["sample_id"] for one in self._same_shard(row)) or "not known"
         folder = self._mix.part(row.dataset, row.part)
         return (
             f"{self.lineage(row)}; samples of {row.dataset} in this shard: {names}; "
@@ -135,11 +135,14 @@ class SampleStore:
         )
 
     def _same_shard(self, row: PlannedRow) -> list[dict[str, Any]]:
-        return pq.read_table(  # type: ignore[no-any-return]
-            self._mix.part(row.dataset, row.part) / "samples.parquet",
-            columns=["sample_id", "source_uri", "member"],
-            filters=[("shard", "=", row.shard), ("status", "=", "kept")],
-        ).to_pylist()
+        """The samples beside ``row``; none where the index is damaged too: the first damage is said all the same."""
+        path = self._mix.part(row.dataset, row.part) / "samples.parquet"
+        filters = [("shard", "=", row.shard), ("status", "=", "kept")]
+        try:
+            table = pq.read_table(path, columns=["sample_id", "source_uri", "member"], filters=filters)
+        except (OSError, pa.ArrowException):
+            return []
+        return table.to_pylist()  # type: ignore[no-any-return]
 
 
 class RowEncoder:
