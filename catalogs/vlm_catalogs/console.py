@@ -1,5 +1,6 @@
 """What a command says and how it ends: results on stdout, all else on stderr, one line that updates per stage."""
 
+import errno
 import os
 import sys
 import time
@@ -18,6 +19,10 @@ BUG = 1
 WRONG_INPUT = 2
 FINDINGS = 3
 INTERRUPTED = 130
+ENVIRONMENT = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
+)
+"""What the system says of a path is no bug: no permission, no space, a broken disk, a name that is too long."""
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 
@@ -35,7 +40,10 @@ def run_main(command: Callable[[], int]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _leave_broken_pipe()
-    except Exception:  # noqa: BLE001 the one place where a bug becomes an exit code
+    except Exception as error:  # noqa: BLE001 the one place where a bug becomes an exit code
+        if isinstance(error, OSError) and error.errno in ENVIRONMENT and error.filename is not None:
+            _say(f"{error.filename}: {error.strerror}")
+            return WRONG_INPUT
         _say(traceback.format_exc().rstrip())
         return BUG
 

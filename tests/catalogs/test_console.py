@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,22 @@ def test_a_bug_is_exit_1_with_its_traceback(capsys: pytest.CaptureFixture[str]) 
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert "ZeroDivisionError: of ours" in error
+
+
+def test_a_path_that_the_system_refuses_is_one_message_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = tmp_path / ("x" * 300)
+
+    assert run_main(lambda: int(name.exists())) == 2
+    assert capsys.readouterr().err == f"{name}: File name too long\n"
+
+
+def test_a_file_that_should_be_there_is_a_bug_with_its_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(lambda: len((tmp_path / "missing").read_text())) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_exit_130_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
