@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.source import FileSource
@@ -79,10 +80,10 @@ def elements(content: memoryview, *, path: Path) -> Iterator[tuple[int, int]]:
 
     Raises DataError, with the offset, when the file is not one whole array.
     """
-    depth, begin = 0, -1
+    depth, begin, end = 0, -1, 0
     for token in TOKEN.finditer(content):
         mark = content[token.start()]
-        if depth == 0 and (mark != ord("[") or begin >= 0):
+        if depth == 0 and (mark != ord("[") or begin >= 0 or _has_text(content[: token.start()])):
             raise DataError(f"{path}: byte {token.start():,}: expected one JSON array of records")
         if mark in b"[{":
             depth += 1
@@ -93,9 +94,15 @@ def elements(content: memoryview, *, path: Path) -> Iterator[tuple[int, int]]:
         if is_end and content[begin : token.start()].tobytes().strip():
             yield begin, token.start()
         if is_end:
-            begin = token.end()
+            begin = end = token.end()
     if depth != 0 or begin < 0:
         raise DataError(f"{path}: byte {len(content):,}: the JSON array ends here unfinished; is the file cut short?")
+    if _has_text(content[end:]):
+        raise DataError(f"{path}: byte {end:,}: something stands after the JSON array of records")
+
+
+def _has_text(content: memoryview) -> bool:
+    return bool(content.tobytes().removeprefix(json_text.BYTE_ORDER_MARK).strip())
 
 
 def range_elements(content: memoryview) -> Iterator[tuple[int, int]]:

@@ -73,4 +73,15 @@ def _files(source: FileSource, file_format: str) -> list[Path]:
         is_named = source.format == file_format
         return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
     found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES[file_format] and file.is_file()]
+    _check_names(source, found)
     return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _check_names(source: FileSource, files: list[Path]) -> None:
+    """Names become sample ids, so they must be text. Raises ConfigError."""
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError as error:
+            shown = str(file).encode("utf-8", "surrogateescape")
+            raise ConfigError(f"{source.origin}: {source.name}: {shown!r} is not UTF-8; rename the file") from error

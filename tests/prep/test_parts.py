@@ -77,7 +77,9 @@ def test_ranges_of_an_array_hold_whole_elements(tmp_path: Path) -> None:
     assert found == rows
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}, {"a"', '{"a": 1}', '[{"a": 1}] [2]', "", '"[]"'])
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}, {"a"', '{"a": 1}', '[{"a": 1}] [2]', "", '"[]"', '[{"a": 1}] x', 'x [{"a": 1}]']
+)
 def test_what_is_not_one_whole_array_stops_with_the_offset(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)

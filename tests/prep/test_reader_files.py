@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,9 @@ def test_columns_map_other_names_of_a_record(tmp_path: Path, small: Any) -> None
     (mapped,) = read(source).values()
     (usual,) = read(source_at(tmp_path / "b.jsonl")).values()
     assert (mapped.messages_json, mapped.media_table_json) == (usual.messages_json, usual.media_table_json)
+
+
+def test_a_file_name_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
+    write_lines(tmp_path / os.fsdecode(b"\xff.jsonl"), [showing("a.png")])
+    with pytest.raises(ConfigError, match=r"x\.toml:1: d: .*\\xff\.jsonl' is not UTF-8; rename the file"):
+        read(source_at(tmp_path))
