@@ -189,6 +189,9 @@ def test_a_damaged_file_stops_with_its_name(tmp_path: Path) -> None:
     path.write_bytes(whole[:40] + bytes([whole[40] ^ 255]) + whole[41:])
     with pytest.raises(DataError, match=r"a\.parquet: row group 0: damaged"):
         list(read_part(source, "parquet", part, LIMITS))
+    path.write_bytes(whole.replace(b"messages", b"message\xff"))
+    with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file"):
+        plan_files(source, "parquet")
     path.write_bytes(whole[:-10])
     with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file"):
         plan_files(source, "parquet")

@@ -109,6 +109,6 @@ def _batches(source: FileSource, path: Path) -> Iterator[tuple[int, pa.RecordBat
                 batch.validate()
                 yield first_row, batch.select(columns)
             first_row += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         problem = str(error).strip().split("\n", maxsplit=1)[0][:300]
         raise DataError(f"{path}: row {first_row:,}: not an Arrow file, or a damaged one: {problem}") from error

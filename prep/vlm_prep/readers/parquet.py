@@ -61,7 +61,7 @@ def _batches(source: FileSource, part_input: PartInput) -> Iterator[pa.RecordBat
             rows = _batch_rows(file.schema_arrow, group)
             try:
                 yield from file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise DataError(f"{path}: row group {index}: damaged Parquet: {_first_line(error)}") from error
         first_row += group.num_rows
 
@@ -76,7 +76,7 @@ def _open(path: Path) -> pq.ParquetFile:
     """The file, mapped: pages are read when they are used."""
     try:
         return pq.ParquetFile(path, memory_map=True, pre_buffer=False, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8
         raise DataError(f"{path}: not a Parquet file, or a damaged one: {_first_line(error)}") from error
 
 
