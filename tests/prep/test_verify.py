@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -241,6 +242,29 @@ def test_a_version_of_the_source_that_was_edited_is_found(built: Path) -> None:
     path.write_text(json_text.dumps_indented({**version, "parts": []}))
     assert ("damaged", path.name) in found()
     assert ("stale_index", path.name) in found("mixes/mix")
+
+
+@pytest.mark.parametrize("change", [("jsonl", "jsonm"), ("  ", "   ")])
+def test_a_letter_changed_in_a_version_of_the_source_is_found(built: Path, change: tuple[str, str]) -> None:
+    (path,) = (part_of("demo_photos").parents[1] / "sources").iterdir()
+    path.write_text(path.read_text().replace(*change, 1))
+    assert found() == {("damaged", path.name)}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_changed_there_is_a_finding_and_never_a_crash(built: Path, seed: int) -> None:
+    random = Random(seed)
+    files = sorted(path for path in Path("shards").rglob("*") if path.is_file() and path.parent.name != "lengths")
+    for _ in range(6):
+        path = random.choice(files)
+        content = path.read_bytes()
+        cut = path.name.endswith(".json") or random.random() < 0.3
+        changed = bytearray(content[: random.randrange(len(content))] if cut else content)
+        if not cut:
+            changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
+        path.write_bytes(changed)
+        assert found(), f"{path}: {'cut' if cut else 'flipped'}"
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "tiny", "s3://bucket/shards", "tiny/config.json"])

@@ -8,8 +8,10 @@ from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import joined_hash
 from vlm_catalogs.layout import PartRecord, part_folder, read_part
 from vlm_prep.source_files import mds_view
+from vlm_prep.source_format import SUFFIXES
 from vlm_prep.verify.findings import DAMAGED, EXTRA, MISSING, STALE_INDEX, UNREADABLE, WRONG_COUNT, Finding
 
+FORMATS = {"i4", *SUFFIXES}
 KNOWN = {"parts", "sources", "index.json"}
 
 
@@ -33,15 +35,20 @@ def check_layout(layout: Path) -> Iterator[Finding]:
 def _read_version(layout: Path, path: Path) -> tuple[list[str], list[Finding]]:
     """The parts of one version in order, and what is wrong with it."""
     try:
-        version = json_text.loads(_text(path))
-        parts, dataset = [str(name) for name in version["parts"]], version["dataset"]
+        text = _text(path)
+        version = json_text.loads(text)
+        parts, dataset, file_format = [str(name) for name in version["parts"]], version["dataset"], version["format"]
     except (ValueError, KeyError, TypeError) as error:
         return [], [Finding(problem=UNREADABLE, path=str(path), detail=f"no version of a source: {error!r}")]
     findings = []
-    if joined_hash([layout.name, *parts]) != path.stem:
+    if joined_hash([layout.resolve().name, *parts]) != path.stem:
         findings.append(Finding(problem=DAMAGED, path=str(path), detail="its name is not the hash of its parts"))
-    if dataset != layout.parent.name:
-        detail = f"a version of {dataset}, it lies under {layout.parent.name}"
+    if file_format not in FORMATS or json_text.dumps_indented(version).encode() != text:
+        findings.append(
+            Finding(problem=DAMAGED, path=str(path), detail=f"not as it is written; format {file_format!r}")
+        )
+    if dataset != layout.resolve().parent.name:
+        detail = f"a version of {dataset}, it lies under {layout.resolve().parent.name}"
         findings.append(Finding(problem=DAMAGED, path=str(path), detail=detail))
     if len(set(parts)) != len(parts):
         findings.append(Finding(problem=WRONG_COUNT, path=str(path), detail="it lists a part more than once"))
