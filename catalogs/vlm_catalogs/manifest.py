@@ -94,7 +94,7 @@ def read_manifest(mix: Path) -> Manifest:
         if not isinstance(version, int) or version > VERSION:
             raise DataError(f"{path}: manifest version {version}, this vlm-mix reads up to {VERSION}; use a newer one")
         return _manifest_from(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: damaged manifest: {error}; run vlm-prep build-mix again") from error
 
 
