@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.tables import EPOCH
 from vlm_train.epoch_files import epoch_part, epoch_table, hash_file
 
@@ -53,3 +53,9 @@ def test_a_hash_that_is_lost_or_damaged_is_named(tmp_path: Path, content: bytes 
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(DataError, match=path.name):
         epoch_table(tmp_path, 0, plan=never)
+
+
+def test_a_place_that_takes_no_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "epochs").write_text("in the way")
+    with pytest.raises(StorageError, match=r"part-00000\.parquet: cannot be written"):
+        epoch_table(tmp_path, 0, plan=lambda _: table(1))

@@ -1,10 +1,11 @@
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from vlm_catalogs.errors import DataError
-from vlm_train.metrics import open_metrics, read_metrics
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_train.metrics import MetricsLog, open_metrics, read_metrics
 
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_next_attempt_is_one_higher(tmp_path: Path) -> None:
@@ -31,3 +32,13 @@ def test_a_line_that_is_none_of_ours_is_named(tmp_path: Path, line: bytes) -> No
     path.write_bytes(b'{"step": 1}\n' + line + b"\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl:2: not a line of metrics"):
         open_metrics(tmp_path)
+
+
+def test_a_full_disk_is_named() -> None:
+    file = Path("/dev/full").open("w")  # noqa: SIM115 closing it fails once more
+    try:
+        with pytest.raises(StorageError, match="/dev/full: cannot be written: No space left"):
+            MetricsLog(file, attempt=1).write({"step": 1})
+    finally:
+        with suppress(OSError):
+            file.close()

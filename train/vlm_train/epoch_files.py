@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH
 
@@ -23,11 +23,16 @@ def epoch_part(run: Path, epoch: int) -> Path:
 def epoch_table(run: Path, epoch: int, *, plan: Callable[[int], pa.Table]) -> pa.Table:
     """The table of ``epoch``: the written part where there is one, which is the truth; else planned and written now.
 
-    Raises DataError when the written part is not what was written: Parquet itself would read most damage as data.
+    Raises DataError when the written part is not what was written (Parquet itself would read much damage as data), and
+    StorageError when it cannot be written.
     """
     path = epoch_part(run, epoch)
     if not path.exists():
-        _write(plan(epoch), path)
+        table = plan(epoch)
+        try:
+            _write(table, path)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error}; then go on with --resume") from error
     problem = _damage(path)
     if problem:
         raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from vlm_catalogs import json_text
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,9 +20,17 @@ class MetricsLog:
         self.attempt = attempt
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one step and hand it to the operating system, so that a kill loses nothing written before."""
-        self._file.write(json_text.dumps({**values, "attempt": self.attempt}) + "\n")
-        self._file.flush()
+        """Append one step and hand it to the operating system, so that a kill loses nothing written before.
+
+        Raises StorageError when the disk does not take it.
+        """
+        try:
+            self._file.write(json_text.dumps({**values, "attempt": self.attempt}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"{self._file.name}: cannot be written: {error.strerror}; free some space and go on with --resume"
+            ) from error
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -1,6 +1,7 @@
 """Nothing is ever trained from random values that a user did not ask for, and an export appears whole or not at all."""
 
 import errno
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_train.make_tiny import make_tiny
 from vlm_train.models import load_family
 from vlm_train.models.pretrained import export_model, load_pretrained
@@ -110,6 +111,17 @@ def test_an_export_that_fails_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"export: cannot be written: .*No space left"):
         export_model(module, str(model), tmp_path / "out" / "export")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_weights_that_the_disk_does_not_take_are_named(model: Path, config: Any, tmp_path: Path) -> None:
+    module, limits = load(model, config), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="export: cannot be written"):
+            export_model(module, str(model), tmp_path / "out" / "export")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((tmp_path / "out").iterdir()) == []

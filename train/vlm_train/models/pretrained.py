@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
@@ -110,21 +110,25 @@ def export_model(
 ) -> None:
     """Write ``module`` with the tokenizer, processor and template files of ``model_source`` to ``folder``.
 
-    Appears whole, by rename. Raises ConfigError when ``folder`` exists. ``state_dict`` stands in for the module's own.
+    Appears whole, by rename. Raises ConfigError when ``folder`` exists, StorageError when the disk does not take it.
+    ``state_dict`` stands in for the module's own.
     """
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")
     if not isinstance(module, PreTrainedModel):
         raise TypeError(f"not a transformers model: {type(module).__name__}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        module.save_pretrained(staging, state_dict=state_dict)
-        _copy_processor(model_source, staging)
-        staging.chmod(0o755)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            module.save_pretrained(staging, state_dict=state_dict)
+            _copy_processor(model_source, staging)
+            staging.chmod(0o755)
+            staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{folder}: cannot be written: {error}") from error
 
 
 def _copy_processor(model_source: str, folder: Path) -> None:
