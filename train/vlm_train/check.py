@@ -62,6 +62,7 @@ def describe_trainable(config: Config) -> list[str]:
     from transformers import AutoModelForImageTextToText
 
     from vlm_train.load import trainable_rules
+    from vlm_train.models.nemotron_omni import freeze_unused
     from vlm_train.models.pretrained import read_config
     from vlm_train.trainable import named_parameters, plan_trainable
 
@@ -72,6 +73,7 @@ def describe_trainable(config: Config) -> list[str]:
     with torch.device("meta"):
         build: Any = AutoModelForImageTextToText.from_config
         module = build(model_config, trust_remote_code=policy.trust_remote_code)
+    freeze_unused(module)
     return plan_trainable(named_parameters(module), trainable_rules(config)).lines()
 
 

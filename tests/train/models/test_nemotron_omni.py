@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, ParakeetEncoderConfig
 from transformers.models.radio.modeling_radio import RadioAttention, RadioLayer
 
+from vlm_catalogs.config import Config
+from vlm_train.check import describe_trainable
 from vlm_train.models.pretrained import enable_gradient_checkpointing
 
 only_omni = pytest.mark.parametrize("tiny", ["nemotron_h_omni"], indirect=True)
@@ -58,3 +61,8 @@ def test_a_sound_tower_is_frozen_because_nothing_trains_it(tiny: Any, config: An
     without_gradient = {name.split(".")[0] for name, parameter in module.named_parameters() if parameter.grad is None}
     frozen = {name.split(".")[0] for name, parameter in module.named_parameters() if not parameter.requires_grad}
     assert without_gradient == frozen == {"audio_tower", "embed_audio"}
+    rules = {"freeze_pattern": (), "trainable_pattern": (), "trainable_map": None}
+    policy = SimpleNamespace(**vars(config.policy), model_name_or_path=str(folder), **rules)
+    (said,) = describe_trainable(cast(Config, SimpleNamespace(policy=policy, custom=SimpleNamespace(train_layers=()))))
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    assert said == f"{trained:,} of {trained:,} parameters train (100.0 %)"

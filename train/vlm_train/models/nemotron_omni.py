@@ -41,9 +41,7 @@ class NemotronOmni:
     def load(self, model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> nn.Module:
         """The module with every weight of the checkpoint (see Family); the sound tower is frozen, nothing uses it."""
         module: Any = load_pretrained(model, dtype=dtype, device=device, config=config)
-        for unused in (module.audio_tower, module.embed_audio):
-            if unused is not None:
-                unused.requires_grad_(False)
+        freeze_unused(module)
         return module  # type: ignore[no-any-return]
 
     def encode(self, sample: Sample, rendered: Rendered, *, blank: bool = False) -> EncodedSample:
@@ -104,6 +102,14 @@ class NemotronOmni:
         if {medium.kind for medium in batch.media} != {"image", "video"}:
             embeds_BTD = embeds_BTD + _zero(module).to(embeds_BTD.dtype)
         return module(inputs_embeds=embeds_BTD, use_cache=False).logits  # type: ignore[no-any-return]
+
+
+def freeze_unused(module: nn.Module) -> None:
+    """Freeze the sound tower where the model has one: no sample holds sound, so nothing trains it."""
+    for name in ("audio_tower", "embed_audio"):
+        unused = getattr(module, name, None)
+        if unused is not None:
+            unused.requires_grad_(False)
 
 
 def _resize_frame(frame_1_3HW: Tensor, size: tuple[int, int]) -> Tensor:
