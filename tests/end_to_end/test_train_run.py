@@ -283,6 +283,12 @@ def test_an_output_dir_that_cannot_be_one_is_the_users_mistake(
     assert (tmp_path / "a_file").read_text() == "mine"
 
 
+def test_no_checkpoint_is_saved_at_the_end_when_the_toml_says_so(place: Place, tmp_path: Path) -> None:
+    settings = ["train.save_ckpt_at_exit=false", "train.max_num_steps=1", "train.ckpt.export_safetensors=false"]
+    assert place.main(str(tmp_path / "run"), *(word for text in settings for word in ("--set", text))) == 0
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_float32_on_bfloat16_weights_is_refused(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

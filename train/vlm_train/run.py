@@ -219,9 +219,9 @@ def _stopped(run: Run, done: int, stop: StopRequest) -> int:
 def _finish(run: Run, done: int) -> int:
     ckpt = run.config.train.ckpt
     fact(f"trained {done} of {run.plan.total_steps} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
-    if ckpt.enable_checkpoint:
+    if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
         fact(f"checkpoint: {_save(run, done)}")
-    folder = export_path(run.output_dir, done)
-    if ckpt.export_safetensors and not folder.exists():
-        result(f"model: {export_weights(run.trainer.module, run.config, folder)}")
+    if ckpt.export_safetensors:
+        folder = export_path(run.output_dir, done)
+        result(f"model: {folder if folder.exists() else export_weights(run.trainer.module, run.config, folder)}")
     return 0
