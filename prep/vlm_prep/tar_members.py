@@ -19,7 +19,7 @@ REGULAR_TYPES = frozenset((0, ord("0"), ord("7")))  # of v7, of ustar, contiguou
 TYPES_WITHOUT_PAYLOAD = frozenset(b"123456")  # links, devices, folders, pipes: their size field counts nothing
 GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"LKS"
 PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL = b"xXg"
-EXTENSION_TYPES = frozenset(b"LKxXg")
+EXTENSION_TYPES = frozenset((GNU_LONG_NAME, GNU_LONG_LINK, PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL))
 
 
 class TarMember(NamedTuple):
