@@ -87,7 +87,7 @@ SELECTION = pa.schema(
         ("sample_id", pa.string()),
         ("sample_key", pa.uint64()),
         ("selected", pa.bool_()),
-        ("reason", pa.string()),  # null for selected: video_not_included, longer_than_model_max_length, no_supervised_tokens, ...
+        ("reason", pa.string()),  # null for selected; the values stand in vlm_prep/reasons.py
         ("split", pa.string()),  # "train" | "eval"
         ("num_alternatives", pa.int32()),
         ("part", pa.string()),

@@ -34,7 +34,8 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path) -> Path:
 
     Raises ConfigError for a step without a checkpoint, naming those there are, and for a folder that exists.
     """
-    from vlm_train.load import hush_progress_bars, load_family_of, load_module
+    from vlm_train.load import load_family_of, load_module
+    from vlm_train.models.pretrained import hush_progress_bars
 
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
@@ -36,11 +35,6 @@ def precision(config: Config) -> Precision:
         key = "train.master_dtype"
         raise ConfigError(f"{config.where(key)}: {key}: bfloat16 weights cannot train in float32; use float32 for both")
     return Precision(master=DTYPES[config.train.master_dtype], compute=DTYPES[config.train.param_dtype])
-
-
-def hush_progress_bars() -> None:
-    """Leave the terminal to our own lines: transformers draws a bar for each file that it reads or writes."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_family_of(config: Config) -> Family:

@@ -20,7 +20,7 @@ def make_tiny(family: str, folder: Path, *, seed: int = 0) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is not an empty folder; name another one, or remove it first")
     # Imported here: torch and transformers take seconds, and the command line reads FAMILIES for its help.
-    from vlm_train.load import hush_progress_bars
+    from vlm_train.models.pretrained import hush_progress_bars
     from vlm_train.tiny_models import build_tiny
 
     hush_progress_bars()

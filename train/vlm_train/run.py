@@ -17,10 +17,11 @@ from vlm_train.epoch import DatasetToDraw, plan_epoch
 from vlm_train.epoch_files import epoch_table
 from vlm_train.export import export_path, export_weights
 from vlm_train.live_view import LiveView
-from vlm_train.load import hush_progress_bars, load_family_of, load_trainer, optimizer_settings
+from vlm_train.load import load_family_of, load_trainer, optimizer_settings
 from vlm_train.loop import StepResult, Trainer, seed_step
 from vlm_train.metrics import MetricsLog, open_metrics
 from vlm_train.models.family import Family
+from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.optimizer import set_hyperparameters, set_lr
 from vlm_train.run_plan import RunPlan, plan_run, refuse_several_processes

@@ -121,16 +121,20 @@ def _write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any
 
 
 def git_revision() -> str | None:
-    """The revision of the code where it is a git checkout, with ``+changes`` when files differ from it."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():  # installed: git would answer for the repository around the environment
+    """The revision of the code where git tracks it, with ``+changes`` when files differ from it."""
+    # An installed copy is tracked by nobody, though git would answer for a repository around its environment.
+    if _git_answer("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    return _git_answer("describe", "--always", "--abbrev=40", "--dirty=+changes")
+
+
+def _git_answer(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return found.stdout.strip() or None if found.returncode == 0 else None
 
 
 def _start_from(output_dir: Path, checkpoint: Path, fingerprint: Mapping[str, Any]) -> Start:

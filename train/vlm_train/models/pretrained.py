@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging as transformers_logging
 
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 
@@ -23,6 +24,11 @@ MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.inde
 NUM_KEYS_SHOWN = 10
 
 Part = TypeVar("Part")
+
+
+def hush_progress_bars() -> None:
+    """Leave the terminal to our own lines: transformers draws a bar for each file that it reads or writes."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def read_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
