@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from vlm_catalogs.sample import SHARD_FORMAT
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_catalogs.tables import LENGTHS, MEDIA, SAMPLES, SELECTION, TEXTS
 from vlm_prep.build import build_mix
+from vlm_prep.lengths import check_lengths
 from vlm_train.make_tiny import make_tiny
 
 REPOSITORY = Path(__file__).parents[2]
@@ -369,6 +371,23 @@ def test_one_flipped_byte_before_a_rebuild_is_named_with_what_to_do(
     flip_byte(path, at)
     with pytest.raises(DataError, match=advice):
         build("normal")
+
+
+def test_no_flipped_byte_in_the_pages_of_a_lengths_file_changes_what_is_read(build: Build) -> None:
+    build("normal")
+    (path,) = Path("shards/demo_photos").glob("*/parts/*/lengths/*.parquet")
+    whole, table = path.read_bytes(), pq.read_table(path)
+    (footer_bytes,) = struct.unpack("<I", whole[-8:-4])
+    for at in range(4, len(whole) - 8 - footer_bytes, 3):
+        flip_byte(path, at)
+        try:
+            check_lengths(path)
+        except DataError:
+            continue
+        else:
+            assert pq.read_table(path).equals(table), at
+        finally:
+            path.write_bytes(whole)
 
 
 def test_texts_that_have_changed_are_not_measured(build: Build, tmp_path: Path) -> None:
