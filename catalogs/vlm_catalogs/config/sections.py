@@ -98,7 +98,7 @@ class CheckpointSection:
     max_keep: Annotated[int, Bound(low=-1)] = 5
     """Checkpoints kept, newest first; -1 keeps all."""
     export_safetensors: bool = True
-    """Write a model folder that plain transformers loads, beside each checkpoint."""
+    """Write a model folder that plain transformers loads at the end of training."""
     upload_hf: bool = False
     hf_repo_name: str = ""
     upload_s3: bool | Literal["final", "all"] = False
@@ -289,7 +289,7 @@ class StreamSection:
     max_bad_samples: Count = 0
     """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
     num_workers: Count = 0
-    """Processes that read and decode; 0 reads in the training process."""
+    """Threads that read and decode ahead; 0 reads between steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
