@@ -320,8 +320,8 @@ RULES: dict[Callable[[Path], list[str]], dict[str, str]] = {
     },
     no_file_knows_its_machine: {
         "README.md": "Data lie in /home/someone/data.\n",
-        "Makefile": "setup:\n\tpip install --index-url https://example.org/simple .\n",
-        "configs/a.toml": 'output_dir = "/work/outputs"\n',
+        "Makefile": "setup:\n\tPIP_INDEX_URL=https://example.org/packages pip install .\n",
+        "configs/a.toml": 'output_dir = "/opt/outputs"\n',
         "requirements.lock": "torch @ file:///somewhere/torch.whl\n",
     },
 }
@@ -343,7 +343,7 @@ GOOD_TREE = {
     "train/vlm_train/loop.py": '"""Trains."""\nimport torch\nTABLE = {}\n"""Doc."""\n',
     "train/vlm_train/report.py": "import duckdb\nFOLDER = Path(__file__).parent\n",
     "catalogs/vlm_catalogs/catalog_language/modules.py": "HERE = Path(__file__).parent.parent\n",
-    "README.md": "Read https://example.org/work/home/ and s3://bucket/home/x and ./home/data.\n",
+    "README.md": "Read https://example.org/my/home/ and s3://bucket/home/x and ./home/data.\n",
 }
 
 
