@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vlm_catalogs import json_text
+from vlm_catalogs.durable import sync_file, sync_folder
 from vlm_catalogs.errors import DataError, StorageError
 
 STAGING = ".staging"
@@ -139,18 +140,3 @@ def sync_tree(folder: Path) -> None:
         else:
             sync_folder(path)
     sync_folder(folder)
-
-
-def sync_file(path: Path) -> None:
-    """Have a file's bytes on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ state.json holds where the run stood, the fingerprint that resume compares, and 
 COMPLETE holds the hash of state.json. No random state is stored: every step seeds its own generators (loop.seed_step).
 """
 
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_catalogs import json_text
+from vlm_catalogs.durable import sync_folder, write_synced
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.hashing import content_hash, file_hash
 
@@ -67,7 +67,7 @@ def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimize
             f"{final}: cannot be saved: {error.strerror or error}; free some space and go on with --resume from the "
             "checkpoint before"
         ) from error
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     _remove_oldest(run, max_keep)
     return final
 
@@ -82,9 +82,9 @@ def _write_staging(staging: Path, state: RunState, module: "nn.Module", optimize
     text = json_text.dumps_indented(
         {"format": FORMAT, "version": VERSION, **asdict(state), "files": [asdict(file) for file in files]}
     ).encode()
-    _write_synced(staging / STATE_FILE, text)
-    _write_synced(staging / COMPLETE_FILE, f"{content_hash(text)}\n".encode())
-    _sync_folder(staging)
+    write_synced(staging / STATE_FILE, text)
+    write_synced(staging / COMPLETE_FILE, f"{content_hash(text)}\n".encode())
+    sync_folder(staging)
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -233,18 +233,3 @@ def _remove_oldest(run: Path, max_keep: int) -> None:
         gone = path.with_name(f"{path.name}.tmp")  # renamed first, so that a kill leaves no half of a checkpoint
         path.rename(gone)
         shutil.rmtree(gone)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

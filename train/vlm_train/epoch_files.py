@@ -3,13 +3,13 @@
 Beside each part stands its hash, ``part-00000.parquet.xxh3_128``.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlm_catalogs.durable import sync_file, write_synced
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH
@@ -61,10 +61,6 @@ def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.tmp")
     pq.write_table(table, staged)
-    with staged.open("rb") as file:
-        os.fsync(file.fileno())
-    with hash_file(path).open("w") as file:
-        file.write(f"{file_hash(staged)}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    sync_file(staged)
+    write_synced(hash_file(path), f"{file_hash(staged)}\n".encode())
     staged.rename(path)
