@@ -3,10 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 TINY_FAMILIES := qwen3_vl qwen3_vl_moe nemotron_h_omni cosmos3_edge
 TINY_MODELS := $(TINY_FAMILIES:%=models/tiny/%/config.json)
 
-.PHONY: setup tiny demo test test-all lint check bench lock format
+.PHONY: setup browser tiny demo test test-all lint check bench lock format
 
 setup: .venv/ready
 
@@ -22,6 +23,13 @@ setup: .venv/ready
 	fi
 	@touch $@
 
+# The tests of the pages run a real browser: Debian's, where there is none yet.
+browser:
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || { \
+	    echo "setup: chromium-headless-shell with apt-get"; \
+	    $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null; } || \
+	    { echo "the tests of the pages need chromium or chromium-headless-shell on the PATH" >&2; exit 2; }
+
 tiny: $(TINY_MODELS)
 
 models/tiny/%/config.json: | .venv/ready
@@ -30,10 +38,10 @@ models/tiny/%/config.json: | .venv/ready
 demo: .venv/ready models/tiny/qwen3_vl/config.json
 	@$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/tiny/demo.sh
 
-test: .venv/ready tiny
+test: .venv/ready tiny browser
 	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: .venv/ready tiny
+test-all: .venv/ready tiny browser
 	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not gpu"
 
 lint: .venv/ready
