@@ -19,7 +19,8 @@ ONLY_IN = {
     "torchvision": r"vlm_train(\..*)?",
     "duckdb": r"vlm_prep(\..*)?|vlm_train\.(explain|report|sql)(\..*)?",
     "streaming": r"vlm_prep\.(mds_shard|build|mix)|vlm_train\.stream",
-    "transformers": r"vlm_catalogs\.render(\..*)?|vlm_train\.(models|encode|make_tiny|tiny_\w+|export|check)(\..*)?",
+    "transformers": r"vlm_catalogs\.render(\..*)?|vlm_train\.(models|encode|lora|\w*tiny\w*|export|check)(\..*)?",
+    "peft": r"vlm_train\.lora",
 }
 """Package -> modules that may import it, at any depth of nesting."""
 

@@ -50,7 +50,7 @@ seed = 1
 def test_six_mistakes_are_reported_at_once_each_with_its_line(tmp_path: Path) -> None:
     assert problems(tmp_path, SIX_MISTAKES) == [
         "run.toml:4: train.epochs: unknown key; did you mean 'epoch'?",
-        "run.toml:5: train.optm_lr: expected a number >= 0, got '1e-5'",
+        "run.toml:5: train.optm_lr: expected a number >= 0 or a table of numbers >= 0, got '1e-5'",
         "run.toml:6: train.optm_decay_type: expected one of 'none', 'linear', 'cosine', 'sqrt', got 'cosin'; "
         "did you mean 'cosine'?",
         "run.toml:7: train.train_batch_per_replica: expected a whole number >= 1, got true",
@@ -81,8 +81,14 @@ def test_a_wrong_file_is_refused_without_importing_anything_heavy(tmp_path: Path
         ("[train]\nepoch = 0\n", "run.toml:2: train.epoch: expected a whole number >= 1, got 0"),
         ("[train]\nepoch = 1.0\n", "run.toml:2: train.epoch: expected a whole number >= 1, got 1.0"),
         ("[train]\nepoch = true\n", "run.toml:2: train.epoch: expected a whole number >= 1, got true"),
-        ("[train]\noptm_lr = nan\n", "run.toml:2: train.optm_lr: expected a number >= 0, got nan"),
-        ("[train]\noptm_lr = -1\n", "run.toml:2: train.optm_lr: expected a number >= 0, got -1"),
+        (
+            "[train]\noptm_lr = nan\n",
+            "run.toml:2: train.optm_lr: expected a number >= 0 or a table of numbers >= 0, got nan",
+        ),
+        (
+            "[train]\noptm_lr = -1\n",
+            "run.toml:2: train.optm_lr: expected a number >= 0 or a table of numbers >= 0, got -1",
+        ),
         ("[train]\noutput_dir = 3\n", "run.toml:2: train.output_dir: expected a string, got 3"),
         ("[train]\nresume = 3\n", "run.toml:2: train.resume: expected true or false or a string, got 3"),
         ("[train]\ncompile = 1\n", "run.toml:2: train.compile: expected true or false, got 1"),

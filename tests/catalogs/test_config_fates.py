@@ -207,8 +207,6 @@ REFUSED_VALUES: dict[str, str] = {
     "policy.enable_liger_cross_entropy": "true",
     "policy.aux_loss_coeff": "0.01",
     "policy.is_diffusers": "true",
-    "policy.lora.r": "8",
-    "policy.lora": "{}",
     "validation.enable": "true",
     "distillation.enable": "true",
     "mix.weight_unit": "'tokens'",

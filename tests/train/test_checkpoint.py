@@ -1,4 +1,5 @@
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from vlm_train.checkpoint import (
     refuse_unmarked,
     save_checkpoint,
 )
-from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_hyperparameters, set_lr
+from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_lr
 
 SETTINGS = OptimizerSettings(
-    lr=0.1, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+    lr={"default": 0.1}, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
 )
 
 
@@ -28,7 +29,7 @@ def model() -> tuple[nn.Module, Optimizer]:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     module[0].requires_grad_(False)
-    return module, build_optimizer(module.parameters(), SETTINGS)
+    return module, build_optimizer(module.named_parameters(), SETTINGS)
 
 
 def train(module: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
@@ -39,7 +40,7 @@ def train(module: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
         optimizer.zero_grad()
         loss.backward()
         clip_gradients(module.parameters(), max_norm=SETTINGS.grad_norm_clip)
-        set_lr(optimizer, 0.1 / (1 + step))
+        set_lr(optimizer, 1 / (1 + step))
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -57,7 +58,6 @@ def test_a_reloaded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     module, optimizer = model()
     assert read_state(path) == state(3)
     load_tensors(path, module=module, optimizer=optimizer)
-    set_hyperparameters(optimizer, SETTINGS)
     assert train(module, optimizer, range(3, 8)) == expected
 
 
@@ -143,7 +143,7 @@ def test_other_trainable_parameters_than_were_saved_are_refused(tmp_path: Path, 
     paths = []
     for number, frozen in enumerate((saved_frozen, not saved_frozen)):
         module[0].requires_grad_(not frozen)  # type: ignore[index]
-        optimizer = build_optimizer(module.parameters(), SETTINGS)
+        optimizer = build_optimizer(module.named_parameters(), SETTINGS)
         paths.append(save_checkpoint(tmp_path, state(number), module=module, optimizer=optimizer, max_keep=5))
     load_tensors(paths[1], module=module, optimizer=optimizer)
     with pytest.raises(ConfigError, match=r"other trainable parameters; .*; 2 differ: 0\.bias, 0\.weight"):
@@ -156,3 +156,28 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, other: nn.Modu
     path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
     with pytest.raises(ConfigError, match="weights of another model"):
         load_tensors(path, module=other)
+
+
+def test_a_checkpoint_of_what_trains_leaves_the_frozen_weights_to_the_base(tmp_path: Path) -> None:
+    module, optimizer = model()
+    train(module, optimizer, range(3))
+    path = save_checkpoint(tmp_path, state(3), module=module, optimizer=optimizer, max_keep=5, only_trainable=True)
+    expected = train(module, optimizer, range(3, 8))
+    module, optimizer = model()
+    load_tensors(path, module=module, optimizer=optimizer, only_trainable=True)
+    assert train(module, optimizer, range(3, 8)) == expected
+    with pytest.raises(ConfigError, match=r"weights of another model; .*; 2 differ: 0\.bias, 0\.weight"):
+        load_tensors(path, module=module, optimizer=optimizer)
+
+
+def test_the_settings_of_today_win_over_those_of_the_checkpoint(tmp_path: Path) -> None:
+    module, optimizer = model()
+    train(module, optimizer, range(1))
+    path = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
+    later = replace(SETTINGS, lr={"weight": 0.3, "default": 0.2}, weight_decay=0.5, betas=(0.8, 0.9))
+    module, _ = model()
+    optimizer = build_optimizer(module.named_parameters(), later)
+    load_tensors(path, module=module, optimizer=optimizer)
+    groups = [(group["base_lr"], group["weight_decay"], group["betas"]) for group in optimizer.param_groups]
+    assert groups == [(0.3, 0.5, (0.8, 0.9)), (0.2, 0.5, (0.8, 0.9))]
+    assert all(optimizer.state[one]["step"] == 1 for group in optimizer.param_groups for one in group["params"])

@@ -65,12 +65,12 @@ EMPTY = EncodedSample(
 
 def trainer(module: nn.Module) -> Trainer:
     settings = OptimizerSettings(
-        lr=0.01, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+        lr={"default": 0.01}, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
     )
     return Trainer(
         module,
         TextFamily(),
-        build_optimizer(module.parameters(), settings),
+        build_optimizer(module.named_parameters(), settings),
         precision=FP32,
         grad_norm_clip=settings.grad_norm_clip,
     )

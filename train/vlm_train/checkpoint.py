@@ -51,15 +51,25 @@ class CheckpointFile:
     xxh3_128: str
 
 
-def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimizer: "Optimizer", max_keep: int) -> Path:
+def save_checkpoint(
+    run: Path,
+    state: RunState,
+    *,
+    module: "nn.Module",
+    optimizer: "Optimizer",
+    max_keep: int,
+    only_trainable: bool = False,
+) -> Path:
     """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
+
+    ``only_trainable`` leaves frozen weights out, for runs that name their base by content.
 
     Raises StorageError, leaving no half of it, when the disk does not take it.
     """
     final = checkpoint_path(run, state.step)
     staging = final.with_name(f"{final.name}.tmp")
     try:
-        _write_staging(staging, state, module, optimizer)
+        _write_staging(staging, state, _tensors(module, optimizer, only_trainable=only_trainable))
         staging.rename(final)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -72,12 +82,12 @@ def save_checkpoint(run: Path, state: RunState, *, module: "nn.Module", optimize
     return final
 
 
-def _write_staging(staging: Path, state: RunState, module: "nn.Module", optimizer: "Optimizer") -> None:
+def _write_staging(staging: Path, state: RunState, tensors: Mapping[str, Any]) -> None:
     """Everything of a checkpoint, synced. Raises OSError."""
     if staging.exists():  # left by a killed save of ours: never whole, never read
         shutil.rmtree(staging)
     staging.mkdir(parents=True)
-    _save_tensors(staging, module, optimizer)
+    _save_tensors(staging, tensors)
     files = [_describe(path) for path in sorted(staging.iterdir())]
     text = json_text.dumps_indented(
         {"format": FORMAT, "version": VERSION, **asdict(state), "files": [asdict(file) for file in files]}
@@ -132,29 +142,45 @@ def read_state(checkpoint: Path) -> RunState:
         raise DataError(f"{path}: damaged: {error}; {hint}") from error
 
 
-def load_tensors(checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer | None" = None) -> None:
+def _tensors(module: "nn.Module", optimizer: "Optimizer | None", *, only_trainable: bool) -> dict[str, Any]:
+    """What a checkpoint holds: weights, and the optimizer's state without its settings: today's TOML has those."""
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_model_state_dict,
+        get_optimizer_state_dict,
+    )
+
+    options = StateDictOptions(ignore_frozen_params=only_trainable)
+    tensors: dict[str, Any] = {"model": get_model_state_dict(module, options=options)}
+    if optimizer is not None:
+        tensors["optimizer"] = {"state": get_optimizer_state_dict(module, optimizer)["state"]}
+    return tensors
+
+
+def load_tensors(
+    checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer | None" = None, only_trainable: bool = False
+) -> None:
     """Fill the module, and the optimizer where one is given, from a checkpoint that ``read_state`` has checked.
 
     Raises ConfigError when the checkpoint holds other weights, or state of other trainable parameters.
     """
     from torch.distributed.checkpoint.state_dict import (
-        get_model_state_dict,
+        StateDictOptions,
         get_optimizer_state_dict,
         set_model_state_dict,
         set_optimizer_state_dict,
     )
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    state: dict[str, Any] = {"model": get_model_state_dict(module)}
-    if optimizer is not None:
-        state["optimizer"] = get_optimizer_state_dict(module, optimizer)
+    state = _tensors(module, optimizer, only_trainable=only_trainable)
     _refuse_other_tensors(checkpoint, state)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         load(state, checkpoint_id=checkpoint, no_dist=True)
-    set_model_state_dict(module, state["model"])
+    set_model_state_dict(module, state["model"], options=StateDictOptions(strict=not only_trainable))
     if optimizer is not None:
-        set_optimizer_state_dict(module, optimizer, state["optimizer"])
+        settings = get_optimizer_state_dict(module, optimizer)["param_groups"]
+        set_optimizer_state_dict(module, optimizer, {**state["optimizer"], "param_groups": settings})
 
 
 def _refuse_other_tensors(checkpoint: Path, state: Mapping[str, Any]) -> None:
@@ -195,17 +221,15 @@ def _refuse_difference(
         raise ConfigError(f"{checkpoint}: holds {problem}; {len(differ)} differ: {named}{' ...' * (len(differ) > 3)}")
 
 
-def _save_tensors(folder: Path, module: "nn.Module", optimizer: "Optimizer") -> None:
+def _save_tensors(folder: Path, tensors: Mapping[str, Any]) -> None:
     """Write the tensors, synced. Raises OSError."""
     from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.state_dict import get_state_dict
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    weights, moments = get_state_dict(module, optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         try:
-            save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=True)
+            save(dict(tensors), checkpoint_id=folder, no_dist=True)
         except CheckpointException as error:  # no Exception: it would pass every handler of ours
             causes = [cause for cause, _ in error.failures.values()]
             raise OSError("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)) from error

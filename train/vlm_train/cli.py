@@ -36,10 +36,11 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def export(asked: argparse.Namespace) -> int:
-    """vlm-train export RUN DIR [--step N]."""
+    """vlm-train export RUN DIR [--step N] [--adapter]."""
     from vlm_train.export import export_checkpoint
 
-    result(f"model: {export_checkpoint(Path(asked.run), step=asked.step, folder=Path(asked.folder))}")
+    folder = export_checkpoint(Path(asked.run), step=asked.step, folder=Path(asked.folder), adapter=asked.adapter)
+    result(f"{'adapters' if asked.adapter else 'model'}: {folder}")
     return 0
 
 
@@ -96,6 +97,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("run", metavar="RUN", help="output_dir of a run")
     command.add_argument("folder", metavar="DIR", help="a folder that does not exist yet")
     command.add_argument("--step", type=int, help="step of the checkpoint; default: the newest")
+    command.add_argument("--adapter", action="store_true", help="the low-rank adapters alone, as peft reads them")
     command.set_defaults(command=export)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError
 from vlm_train.checkpoint import checkpoint_path, complete_checkpoints, load_tensors, read_state, step_of
-from vlm_train.start import CONFIG_FILE
+from vlm_train.start import BASE_WEIGHTS, CONFIG_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlm_catalogs.config import Config
 
 EXPORTS = "safetensors"
+ADAPTERS = "adapters"
 
 
 def export_path(run: Path, step: int) -> Path:
@@ -21,30 +22,49 @@ def export_path(run: Path, step: int) -> Path:
     return run / EXPORTS / f"step-{step}"
 
 
+def adapter_path(run: Path, step: int) -> Path:
+    """Where the low-rank adapters of ``step`` stand alone."""
+    return run / ADAPTERS / f"step-{step}"
+
+
 def export_weights(module: "nn.Module", config: "Config", folder: Path) -> Path:
     """Write the weights of ``module`` and the processor of its base model to ``folder``, whole, by rename."""
+    from vlm_train.lora import merged_state_dict
     from vlm_train.models.pretrained import export_model
 
-    export_model(module, config.policy.model_name_or_path, folder)
+    merged = None if config.policy.lora is None else merged_state_dict(module)
+    export_model(module, config.policy.model_name_or_path, folder, state_dict=merged)
     return folder
 
 
-def export_checkpoint(run: Path, *, step: int | None, folder: Path) -> Path:
-    """Write the checkpoint of ``step`` (None: the newest) of a run to ``folder``.
+def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: bool = False) -> Path:
+    """Write the checkpoint of ``step`` (None: the newest) of a run to ``folder``; ``adapter``: its adapters alone.
 
     Raises ConfigError for a step without a checkpoint, naming those there are, and for a folder that exists.
     """
     from vlm_train.load import load_family_of, load_module
+    from vlm_train.lora import base_weights_hash, export_adapter
     from vlm_train.models.pretrained import hush_progress_bars
 
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")
     checkpoint = _find_checkpoint(run, step)
-    read_state(checkpoint)
+    state = read_state(checkpoint)
     config = load_config(run / CONFIG_FILE)
+    if adapter and config.policy.lora is None:
+        raise ConfigError(f"{run}: was trained without [policy.lora], so it has no adapters; leave --adapter out")
+    if config.policy.lora is not None:
+        base = base_weights_hash(config.policy.model_name_or_path, revision=config.policy.model_revision)
+        if state.fingerprint.get(BASE_WEIGHTS) != base:
+            raise ConfigError(
+                f"{config.policy.model_name_or_path}: its weights are not those that {checkpoint} was trained on; put "
+                "the base model back"
+            )
     hush_progress_bars()
     module = load_module(config, load_family_of(config))
-    load_tensors(checkpoint, module=module)
+    load_tensors(checkpoint, module=module, only_trainable=config.policy.lora is not None)
+    if adapter:
+        return export_adapter(module, base=config.policy.model_name_or_path, folder=folder)
     return export_weights(module, config, folder)
 
 

@@ -1,16 +1,20 @@
 """From a TOML to what trains: device, precision, family, module, trainable parameters, optimizer."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from vlm_catalogs.config import Config
+from vlm_catalogs.console import fact
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
-from vlm_train.loop import Precision, Trainer
+from vlm_train.loop import Precision, Trainer, seed_step
+from vlm_train.lora import add_adapters
 from vlm_train.models import load_family
 from vlm_train.models.family import Family
 from vlm_train.models.pretrained import enable_gradient_checkpointing
-from vlm_train.optimizer import OptimizerSettings, build_optimizer
+from vlm_train.optimizer import EVERYTHING_ELSE, OptimizerSettings, build_optimizer
 from vlm_train.trainable import TrainablePlan, TrainableRules, apply_trainable, named_parameters, plan_trainable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -55,10 +59,15 @@ def load_family_of(config: Config) -> Family:
 
 
 def load_module(config: Config, family: Family) -> nn.Module:
-    """The module with the weights of the base model, in the master type."""
-    return family.load(
+    """The module with the weights of the base model, in the master type, with the adapters of [policy.lora]."""
+    module = family.load(
         config.policy.model_name_or_path, dtype=precision(config).master, device=choose_device(), config=config
     )
+    if config.policy.lora is not None:
+        seed_step(config.train.seed or 0, 0)  # adapters begin at random values
+        for line in add_adapters(module, config.policy.lora).lines():
+            fact(line)
+    return module
 
 
 def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan]:
@@ -66,14 +75,14 @@ def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan
     module = load_module(config, family)
     plan = plan_trainable(named_parameters(module), trainable_rules(config))
     apply_trainable(module, plan)
+    settings = optimizer_settings(config)
     if config.policy.model_gradient_checkpointing:
         enable_gradient_checkpointing(module)
     module.train()
-    settings = optimizer_settings(config)
     trainer = Trainer(
         module,
         family,
-        build_optimizer(module.parameters(), settings),
+        build_optimizer(module.named_parameters(), settings),
         precision=precision(config),
         grad_norm_clip=settings.grad_norm_clip,
     )
@@ -90,11 +99,17 @@ def trainable_rules(config: Config) -> TrainableRules:
     )
 
 
+def learning_rates(config: Config) -> dict[str, float]:
+    """``[train] optm_lr`` as pattern -> learning rate; a plain number is for everything."""
+    lr = config.train.optm_lr
+    return dict(lr) if isinstance(lr, Mapping) else {EVERYTHING_ELSE: lr}
+
+
 def optimizer_settings(config: Config) -> OptimizerSettings:
     """What the TOML says about the optimizer."""
     train = config.train
     return OptimizerSettings(
-        lr=train.optm_lr,
+        lr=learning_rates(config),
         impl=train.optm_impl,
         weight_decay=train.optm_weight_decay,
         betas=train.optm_betas,

@@ -1,19 +1,29 @@
 """The optimizer of a run, as ``[train] optm_*`` names it."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+
+from vlm_catalogs.errors import ConfigError
+from vlm_train.trainable import nearest_names
+
+EVERYTHING_ELSE = "default"
+"""The entry of ``optm_lr`` for parameters that no pattern matches."""
+BASE_LR = "base_lr"
+"""The key of a group's learning rate before warm-up and decay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
     """What the TOML says of the optimizer; weight decay acts on every trainable parameter."""
 
-    lr: float
+    lr: Mapping[str, float]
+    """Regex on parameter names -> learning rate; the first that matches counts, ``default`` takes all the rest."""
     impl: Literal["fused", "foreach", "for-loop"]
     weight_decay: float
     betas: tuple[float, float]
@@ -22,11 +32,13 @@ class OptimizerSettings:
     """Largest norm of the gradient over all parameters; 0: no clipping."""
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> Optimizer:
-    """AdamW, the one that is built, over the trainable parameters."""
+def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> Optimizer:
+    """AdamW, the one that is built, over the trainable parameters: a group for each learning rate.
+
+    Raises ConfigError for a pattern that names no trainable parameter, and for a parameter that none names.
+    """
     return AdamW(
-        [parameter for parameter in parameters if parameter.requires_grad],
-        lr=settings.lr,
+        _groups([(name, one) for name, one in parameters if one.requires_grad], settings.lr),
         betas=settings.betas,
         eps=settings.epsilon,
         weight_decay=settings.weight_decay,
@@ -35,17 +47,30 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSetti
     )
 
 
-def set_hyperparameters(optimizer: Optimizer, settings: OptimizerSettings) -> None:
-    """Let the TOML of today win over the numbers that a checkpoint carries."""
-    for group in optimizer.param_groups:
-        group.update(betas=settings.betas, eps=settings.epsilon, weight_decay=settings.weight_decay)
-        group.update(fused=settings.impl == "fused", foreach=settings.impl == "foreach")
+def _groups(parameters: Sequence[tuple[str, nn.Parameter]], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    grouped: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in rates}
+    names = [name for name, _ in parameters]
+    for name, parameter in parameters:
+        pattern = next((one for one in rates if one != EVERYTHING_ELSE and re.search(one, name)), EVERYTHING_ELSE)
+        if pattern not in grouped:
+            raise ConfigError(
+                f"train.optm_lr: no pattern matches {name}; give the rest a rate: {EVERYTHING_ELSE} = ..."
+            )
+        grouped[pattern].append(parameter)
+    for pattern, members in grouped.items():
+        if not members and pattern != EVERYTHING_ELSE:
+            raise ConfigError(
+                f"train.optm_lr: {pattern!r} is the rate of no trainable parameter; nearest: "
+                f"{nearest_names(pattern, names)}"
+            )
+    return [{"params": members, "lr": rates[one], BASE_LR: rates[one]} for one, members in grouped.items() if members]
 
 
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Use ``lr`` in the next step."""
+def set_lr(optimizer: Optimizer, factor: float) -> float:
+    """Use each group's learning rate times ``factor`` in the next step; returns the largest."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = group[BASE_LR] * factor
+    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:

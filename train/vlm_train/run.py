@@ -15,15 +15,16 @@ from vlm_catalogs.console import fact, note, result
 from vlm_train.checkpoint import RunState, checkpoint_path, load_tensors, save_checkpoint
 from vlm_train.epoch import DatasetToDraw, plan_epoch
 from vlm_train.epoch_files import epoch_table
-from vlm_train.export import export_path, export_weights
+from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.live_view import LiveView
-from vlm_train.load import load_family_of, load_trainer, optimizer_settings
+from vlm_train.load import load_family_of, load_trainer
 from vlm_train.loop import StepResult, Trainer, seed_step
+from vlm_train.lora import export_adapter
 from vlm_train.metrics import MetricsLog, open_metrics
 from vlm_train.models.family import Family
 from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
-from vlm_train.optimizer import set_hyperparameters, set_lr
+from vlm_train.optimizer import set_lr
 from vlm_train.run_plan import RunPlan, plan_run, refuse_several_processes
 from vlm_train.start import Start, decide_start, run_fingerprint, write_run_files
 from vlm_train.stop_request import StopRequest
@@ -107,8 +108,12 @@ def _load(
     for line in trainable.lines():
         fact(line)
     if start.checkpoint is not None:
-        load_tensors(start.checkpoint, module=trainer.module, optimizer=trainer.optimizer)
-        set_hyperparameters(trainer.optimizer, optimizer_settings(config))
+        load_tensors(
+            start.checkpoint,
+            module=trainer.module,
+            optimizer=trainer.optimizer,
+            only_trainable=config.policy.lora is not None,
+        )
     return Run(
         config=config,
         plan=plan,
@@ -165,8 +170,7 @@ def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, log: Metri
         run.family.collate([row.sample for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
     ]
     waited = time.perf_counter() - began
-    lr = run.config.train.optm_lr * run.plan.schedule.factor(done)
-    set_lr(run.trainer.optimizer, lr)
+    lr = set_lr(run.trainer.optimizer, run.plan.schedule.factor(done))
     seed_step(run.config.train.seed or 0, done)
     outcome = run.trainer.take_step(batches, step=done + 1)
     metrics = step_metrics(run.state(done), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
@@ -204,6 +208,7 @@ def _save(run: Run, done: int) -> Path:
         module=run.trainer.module,
         optimizer=run.trainer.optimizer,
         max_keep=run.config.train.ckpt.max_keep,
+        only_trainable=run.config.policy.lora is not None,
     )
 
 
@@ -224,5 +229,12 @@ def _finish(run: Run, done: int) -> int:
         fact(f"checkpoint: {_save(run, done)}")
     if ckpt.export_safetensors:
         folder = export_path(run.output_dir, done)
+        if run.config.policy.lora is not None and not adapter_path(run.output_dir, done).exists():
+            adapter = export_adapter(
+                run.trainer.module,
+                base=run.config.policy.model_name_or_path,
+                folder=adapter_path(run.output_dir, done),
+            )
+            fact(f"adapters: {adapter}")
         result(f"model: {folder if folder.exists() else export_weights(run.trainer.module, run.config, folder)}")
     return 0

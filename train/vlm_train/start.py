@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from vlm_train.metrics import METRICS_FILE
 
 FINGERPRINT_FILE = "fingerprint.json"
 CONFIG_FILE = "config.toml"
-OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "safetensors")
+BASE_WEIGHTS = "base weights"
+"""Key of the fingerprint of a LoRA run: its checkpoints hold the adapters only."""
+OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "safetensors", "adapters")
 """What a run leaves in its output_dir; any of them marks it as used."""
 
 
@@ -38,6 +40,7 @@ def run_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -
     """What a resumed run must not change (semantics C6), by the names that the refusal uses."""
     policy = config.train.train_policy
     return {
+        **_adapter_fingerprint(config),
         "mix": manifest.fingerprint,
         "encoding": manifest.encoding.fingerprint,
         "policy.model_max_length": config.policy.model_max_length,
@@ -50,6 +53,15 @@ def run_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -
         "train.train_policy.dataloader_drop_last": policy.dataloader_drop_last,
         "planner version": PLANNER_VERSION,
     }
+
+
+def _adapter_fingerprint(config: Config) -> dict[str, Any]:
+    if config.policy.lora is None:
+        return {}
+    from vlm_train.lora import base_weights_hash
+
+    base = base_weights_hash(config.policy.model_name_or_path, revision=config.policy.model_revision)
+    return {"policy.lora": json_text.loads(json_text.dumps(asdict(config.policy.lora))), BASE_WEIGHTS: base}
 
 
 def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]) -> Start:

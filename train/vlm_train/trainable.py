@@ -119,7 +119,7 @@ def _matching(parameters: Sequence[NamedParameter], text: str) -> list[NamedPara
     matched = [parameter for parameter in parameters if pattern.search(parameter.name)]
     if not matched:
         names = [parameter.name for parameter in parameters]
-        raise ConfigError(f"policy: pattern {text!r} matches no parameter; nearest: {_nearest(text, names)}")
+        raise ConfigError(f"policy: pattern {text!r} matches no parameter; nearest: {nearest_names(text, names)}")
     return matched
 
 
@@ -128,12 +128,12 @@ def _of_class(parameters: Sequence[NamedParameter], name: str) -> list[NamedPara
     if not matched:
         known = sorted({one for parameter in parameters for one in parameter.classes})
         raise ConfigError(
-            f"custom.train_layers: no module of class {name!r} holds a parameter; nearest: {_nearest(name, known)}"
+            f"custom.train_layers: no module of class {name!r} holds a parameter; nearest: {nearest_names(name, known)}"
         )
     return matched
 
 
-def _nearest(text: str, names: Sequence[str]) -> str:
+def nearest_names(text: str, names: Sequence[str]) -> str:
     """Up to three names that look most like ``text``, its regex marks left out."""
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]+", ".", text).strip(".")
     ranked = sorted(names, key=lambda name: -_likeness(plain, name))

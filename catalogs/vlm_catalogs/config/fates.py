@@ -15,7 +15,6 @@ SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
 SPEED_ONLY = "not built yet; changes speed or memory, not results"
 ONE_PROCESS = "not built yet: this version trains in one process"
 UPLOADS = "uploads are not built yet; the files stay in output_dir"
-NO_LORA = "low-rank adapters are not built yet; leave [policy.lora] out"
 NO_REVIEWED_KERNELS = "liger kernels are not built yet; leave it false"
 
 
@@ -203,7 +202,6 @@ NOT_BUILT: dict[str, Fate] = {
         unless=(False,),
     ),
     **_refused("an auxiliary loss is not built yet; leave it 0", "policy.aux_loss_coeff", unless=(0.0,)),
-    **_refused(NO_LORA, "policy.lora", unless=()),
     **_refused("validation is not built yet; leave it false", "validation.enable", unless=(False,)),
     **_refused("not built yet; use 'samples'", "mix.weight_unit", unless=("samples",)),
     **_refused("not built yet; use 'all'", "mix.convert", unless=("all",)),

@@ -18,6 +18,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_batch(config, problems)
     _check_schedule(config, problems)
     _check_patterns(config, problems)
+    _check_adapters(config, problems)
     _check_names(config, problems)
     for number, source in enumerate(config.mix.source):
         _check_source(source, f"mix.source[{number}]", problems)
@@ -63,6 +64,19 @@ def _check_patterns(config: Config, problems: Problems) -> None:
                 re.compile(pattern)
             except re.error as error:
                 problems.add(f"policy.{name}", f"expected regular expressions, got {pattern!r}: {error}")
+
+
+def _check_adapters(config: Config, problems: Problems) -> None:
+    rules = {
+        "custom.train_layers": config.custom.train_layers,
+        **{
+            f"policy.{name}": getattr(config.policy, name)
+            for name in ("freeze_pattern", "trainable_pattern", "trainable_map")
+        },
+    }
+    for key, value in rules.items() if config.policy.lora is not None else ():
+        if value:
+            problems.add(key, "has no effect beside [policy.lora], which trains adapters and modules_to_save only")
 
 
 def _check_names(config: Config, problems: Problems) -> None:

@@ -120,7 +120,8 @@ class TrainSection:
     train_batch_per_replica: PositiveCount = 8
     """Rows per optimizer step per data-parallel rank."""
     optm_name: Literal["AdamW"] = "AdamW"
-    optm_lr: NonNegative = 1e-6
+    optm_lr: NonNegative | Mapping[str, NonNegative] = 1e-6
+    """Learning rate; as a table, regex on parameter names -> rate: the first match counts, ``default`` is the rest."""
     optm_impl: Literal["fused", "foreach", "for-loop"] = "fused"
     optm_weight_decay: NonNegative = 0.01
     optm_betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -170,13 +171,15 @@ class ParallelismSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSection:
-    """[policy.lora]: low-rank adapters."""
+    """[policy.lora]: low-rank adapters; the base weights stay as they are."""
 
     r: PositiveCount = 8
     lora_alpha: Positive = 8.0
     lora_dropout: Fraction = 0.0
     target_modules: str | tuple[str, ...] = ()
+    """Ends of module names; or one regular expression over whole names; or ``all-linear``."""
     modules_to_save: tuple[str, ...] = ()
+    """Ends of names of modules that train in full beside the adapters."""
     use_rslora: bool = False
 
 

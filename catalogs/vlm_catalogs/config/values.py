@@ -71,7 +71,8 @@ def expected(hint: Any) -> str:
             return f"a list of {len(arguments)}, each {expected(arguments[0])}"
         return f"a list of {PLURALS.get(arguments[0]) or 'values, each ' + expected(arguments[0])}"
     if origin is Mapping:
-        return f"a table of {PLURALS[arguments[1]]}"
+        each, *bound = get_args(arguments[1]) if get_origin(arguments[1]) is Annotated else (arguments[1],)
+        return " ".join(["a table of", PLURALS[each], *map(str, bound)])
     return NOUNS[hint]
 
 
