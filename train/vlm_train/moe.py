@@ -79,7 +79,7 @@ class RouterWatch:
         if not self.routers:
             return None
         joined = torch.cat(self._loads)
-        self._loads = list(joined.split([len(load) for load in self._loads]))
+        self._loads = list(torch.split(joined, [len(load) for load in self._loads]))
         return joined
 
     @torch.no_grad()

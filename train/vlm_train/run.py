@@ -18,6 +18,7 @@ from vlm_train.epoch_files import epoch_table
 from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.live_view import LiveView
 from vlm_train.load import load_family_of, load_trainer
+from vlm_train.loggers import missing_loggers, numbers_of, open_all
 from vlm_train.loop import StepResult, Trainer, seed_step
 from vlm_train.lora import export_adapter
 from vlm_train.metrics import MetricsLog, open_metrics
@@ -66,7 +67,7 @@ class Run:
 def run_training(config: Config, *, resume: bool) -> int:
     """Train as ``config`` says, from the start or from the newest checkpoint; the exit code."""
     refuse_several_processes()
-    for text in config.notes:
+    for text in (*config.notes, *missing_loggers(config.logging.logger)):
         note(text)
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)
@@ -132,6 +133,7 @@ def _train(run: Run) -> int:
     done = first
     with (
         open_metrics(run.output_dir) as log,
+        open_all(run.config, run.output_dir) as loggers,
         LiveView(total_steps=run.plan.total_steps, log_interval=run.config.logging.log_interval) as view,
         StopRequest() as stop,
         closing(_encoded_steps(run, first)) as steps,
@@ -140,6 +142,8 @@ def _train(run: Run) -> int:
             metrics = _one_step(run, steps, done, log)
             done += 1
             view.show(metrics)
+            for logger in loggers:
+                logger.log(numbers_of(metrics), step=metrics["step"])
             if run.config.train.ckpt.enable_checkpoint and done % run.config.train.ckpt.save_freq == 0:
                 _save(run, done)
     if stop.signal is not None and done < run.plan.total_steps:

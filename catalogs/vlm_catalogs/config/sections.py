@@ -225,7 +225,9 @@ class LoggingSection:
 
     logger: tuple[Literal["console", "wandb", "tensorboard", "trackio"], ...] = ("console",)
     project_name: str = ""
+    """Project of wandb and trackio; empty is vlm-mix."""
     experiment_name: str = ""
+    """Name of the run there; empty is the name of output_dir."""
     log_interval: PositiveCount = 10
     """Steps between two plain lines where there is no terminal."""
     report_mfu: bool = False

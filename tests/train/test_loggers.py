@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vlm_catalogs.config import load_config
+from vlm_catalogs.config.sections import Config
+from vlm_train.loggers import missing_loggers, numbers_of, open_loggers
+
+METRICS = {"step": 3, "train/loss": 1.5, "data/undecodable": ["a/b"], "loss/photos": 2.5, "attempt": 1}
+
+
+def config(folder: Path, *loggers: str) -> Config:
+    text = (
+        f'[policy]\nmodel_name_or_path = "Qwen/Qwen3-VL"\n[logging]\nlogger = {list(loggers)}\nproject_name = "ours"\n'
+    )
+    (folder / "run.toml").write_text(text)
+    return load_config(folder / "run.toml")
+
+
+def test_numbers_leave_out_what_is_no_number() -> None:
+    assert numbers_of(METRICS) == {"train/loss": 1.5, "loss/photos": 2.5, "attempt": 1}
+
+
+def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
+    [logger] = open_loggers(config(tmp_path, "console", "tensorboard"), tmp_path)
+    for step in (1, 2):
+        logger.log({"train/loss": 1.5 / step}, step=step)
+    logger.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.5), (2, 0.75)]
+
+
+def test_wandb_writes_a_run_offline_and_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    ids = []
+    for step in (1, 2):
+        [logger] = open_loggers(config(tmp_path, "wandb"), tmp_path)
+        logger.log({"train/loss": 1.5}, step=step)
+        logger.close()
+        ids.append((tmp_path / "wandb_run_id").read_text())
+    assert ids[0] == ids[1]
+    written = list((tmp_path / "wandb").glob(f"offline-run-*-{ids[0]}/run-{ids[0]}.wandb"))
+    assert written and b"train/loss" in written[0].read_bytes()
+
+
+def test_wandb_without_a_login_says_what_to_do(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from vlm_catalogs.config import load_config\n"
+        "from vlm_train.loggers import open_loggers\n"
+        "open_loggers(load_config(pathlib.Path(sys.argv[1]) / 'run.toml'), pathlib.Path(sys.argv[1]))\n"
+    )
+    config(tmp_path, "wandb")
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**known, "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")},
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    assert "ConfigError" in found.stderr
+    assert "run.toml:4: logging.logger: wandb cannot start" in found.stderr
+    assert "WANDB_MODE=offline" in found.stderr
+
+
+def test_a_logger_that_is_not_installed_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_train.loggers.find_spec", lambda name: None if name == "trackio" else object())
+    assert missing_loggers(["console", "tensorboard", "wandb"]) == []
+    [said] = missing_loggers(["trackio", "console"])
+    assert "trackio is not installed" in said and "pip install trackio" in said
