@@ -163,7 +163,6 @@ NOTED_VALUES: dict[str, str] = {
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",
     "train.train_policy.dataloader_prefetch_factor": "4",
-    "custom.n_step_per_workload_report": "5",
     "custom.s3_credentials_path": "'mine.secret'",
     "train.ckpt.hf_repo_name": "'a/b'",
     "train.ckpt.s3_bucket": "'a'",
@@ -290,14 +289,6 @@ def test_i4_data_keeps_the_dataset_table_of_a_file_with_a_note(tmp_path: Path) -
     ]
     (note,) = load(tmp_path, "custom.use_i4=true", *keys).notes
     assert note.startswith("use_i4 = true: [train.train_policy] dataset is not read")
-
-
-@pytest.mark.parametrize(("model_type", "noted"), [("nemotron_h_omni", True), ("cosmos3_edge", False)])
-def test_experts_that_are_not_balanced_are_said_loudly(tmp_path: Path, model_type: str, noted: bool) -> None:
-    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
-    model = f"policy.model_name_or_path='{tmp_path}'"
-    assert [note.startswith("EXPERTS ARE NOT BALANCED") for note in load(tmp_path, model).notes] == [True] * noted
-    assert load(tmp_path, model, "custom.enable_moe_load_balancing_training=false").notes == ()
 
 
 PEOPLES_FILE = """\

@@ -31,6 +31,7 @@ MAX_LENGTH = 1024
 TOML = """
 [custom]
 include_video = true
+enable_moe_load_balancing_training = false
 
 [train]
 max_num_steps = 5

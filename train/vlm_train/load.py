@@ -85,6 +85,7 @@ def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan
         build_optimizer(module.named_parameters(), settings),
         precision=precision(config),
         grad_norm_clip=settings.grad_norm_clip,
+        balance_experts=config.custom.enable_moe_load_balancing_training,
     )
     return trainer, plan
 

@@ -21,6 +21,7 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import order_key
 from vlm_catalogs.render.rendered import IGNORED
 from vlm_train.models.family import Batch, Family
+from vlm_train.moe import RouterWatch
 from vlm_train.optimizer import clip_gradients
 
 
@@ -71,10 +72,19 @@ class Trainer:
     """A module, its family and its optimizer; takes one step at a time."""
 
     def __init__(
-        self, module: nn.Module, family: Family, optimizer: Optimizer, *, precision: Precision, grad_norm_clip: float
+        self,
+        module: nn.Module,
+        family: Family,
+        optimizer: Optimizer,
+        *,
+        precision: Precision,
+        grad_norm_clip: float,
+        balance_experts: bool = False,
     ) -> None:
         self.module = module
         self.optimizer = optimizer
+        self.routers = RouterWatch(module)
+        self._balance = balance_experts and self.routers.can_balance
         self._family = family
         self._precision = precision
         self._grad_norm_clip = grad_norm_clip
@@ -92,6 +102,7 @@ class Trainer:
         loss = sum(row.loss_sum for row in rows) / max(1, num_supervised)
         refuse_non_finite(loss, norm, rows=rows, step=step)
         self.optimizer.step()
+        self.routers.end_step(balance=self._balance)
         return StepResult(
             loss=loss,
             grad_norm=norm,
@@ -104,7 +115,7 @@ class Trainer:
     def _add_gradient(self, batch: Batch, num_supervised: int) -> list[RowLoss]:
         device = self._trained[0].device
         on_device = batch.to(device)
-        with self._precision.context(device):
+        with self._precision.context(device), self.routers.counting(on_device.is_real_BT):
             logits_BTV = self._family.logits(self.module, on_device)
         losses_N, rows_N = token_losses(logits_BTV, on_device.labels_BT)
         torch.autograd.backward(losses_N.sum() / max(1, num_supervised))

@@ -178,6 +178,9 @@ def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, log: Metri
     seed_step(run.config.train.seed or 0, done)
     outcome = run.trainer.take_step(batches, step=done + 1)
     metrics = step_metrics(run.state(done), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
+    if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
+        health = run.trainer.routers.report()
+        metrics.update(health.metrics() if health else {})
     problems = [row.problem for row in rows if row.problem is not None]
     if problems:
         metrics["data/undecodable"] = problems

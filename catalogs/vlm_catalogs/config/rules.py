@@ -6,7 +6,7 @@ import re
 from vlm_catalogs.config.problems import Problems
 from vlm_catalogs.config.sections import Config, DatasetSection, MixSource
 from vlm_catalogs.errors import ConfigError
-from vlm_catalogs.model_family import ModelFamily, find_family
+from vlm_catalogs.model_family import find_family
 
 READ_COLUMNS = ("messages", "conversations")
 """The reader of each form finds these by itself."""
@@ -23,8 +23,8 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     for number, source in enumerate(config.mix.source):
         _check_source(source, f"mix.source[{number}]", problems)
     _check_dataset(config, problems)
-    family = _find_family(config, problems)
-    return (*_dataset_notes(config), *_family_notes(config, family))
+    _check_family(config, problems)
+    return _dataset_notes(config)
 
 
 def _check_batch(config: Config, problems: Problems) -> None:
@@ -130,14 +130,13 @@ def _check_dataset(config: Config, problems: Problems) -> None:
         )
 
 
-def _find_family(config: Config, problems: Problems) -> ModelFamily | None:
+def _check_family(config: Config, problems: Problems) -> None:
     if not config.policy.model_name_or_path:
-        return None
+        return
     try:
-        return find_family(config.policy.model_name_or_path, revision=config.policy.model_revision)
+        find_family(config.policy.model_name_or_path, revision=config.policy.model_revision)
     except ConfigError as error:
         problems.add("policy.model_name_or_path", str(error))
-        return None
 
 
 def _dataset_notes(config: Config) -> tuple[str, ...]:
@@ -147,13 +146,3 @@ def _dataset_notes(config: Config) -> tuple[str, ...]:
             "sources into a [[mix.source]] table",
         )
     return ()
-
-
-def _family_notes(config: Config, family: ModelFamily | None) -> tuple[str, ...]:
-    has_experts = family is not None and family.family == "nemotron_vl" and family.model_type != "cosmos3_edge"
-    if not has_experts or not config.custom.enable_moe_load_balancing_training:
-        return ()
-    return (
-        "EXPERTS ARE NOT BALANCED: enable_moe_load_balancing_training is true (the default), but balancing is not "
-        "built yet; the router's bias stays as the checkpoint has it. Set it to false to say that this is meant",
-    )

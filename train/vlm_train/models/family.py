@@ -63,6 +63,14 @@ class Batch:
         return sum(self.lengths)
 
     @property
+    def is_real_BT(self) -> Tensor:
+        """Where the tokens of samples stand: False for padding and for rows that are empty."""
+        lengths = [n if name else 0 for n, name in zip(self.lengths, self.sample_ids, strict=True)]
+        device = self.input_ids_BT.device
+        places_T = torch.arange(self.input_ids_BT.shape[1], device=device)
+        return places_T[None] < torch.tensor(lengths, device=device)[:, None]
+
+    @property
     def num_padding(self) -> int:
         """Padding tokens."""
         return self.input_ids_BT.numel() - self.num_tokens
