@@ -120,3 +120,19 @@ EPOCH = pa.schema(
     ]
 )
 """A row per drawn sample, ordered by (step, row, position)."""
+
+SAMPLE_LOSS = pa.schema(
+    [
+        ("attempt", pa.int32()),  # as in metrics.jsonl: 1 for the first start, one more for each resume
+        ("epoch", pa.int32()),
+        ("step", pa.int32()),  # from 0 within the epoch, as in the epoch table
+        ("row", pa.int32()),
+        ("position", pa.int32()),
+        ("dataset", pa.string()),
+        ("sample_id", pa.string()),
+        ("sample_key", pa.uint64()),
+        ("loss_sum", pa.float64()),  # over the supervised tokens of the sample
+        ("supervised_tokens", pa.int32()),
+    ]
+)
+"""A row per sample that a step trained on; of several attempts at a step the highest counts."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_catalogs.errors import DataError
-from vlm_train.loop import Precision, StepResult, Trainer, seed_step, token_losses
+from vlm_train.loop import Precision, StepResult, Trainer, seed_step
 from vlm_train.models.family import Batch, EncodedSample, collate_rows
 from vlm_train.optimizer import OptimizerSettings, build_optimizer
 
@@ -28,8 +28,15 @@ class TextFamily:
     def encode(self, sample: Any, rendered: Any, *, blank: bool = False) -> EncodedSample:
         raise AssertionError("these tests begin with encoded samples")
 
-    def collate(self, samples: Sequence[EncodedSample]) -> Batch:
-        return collate_rows(samples, pad_id=0, positions_3T=None)
+    def collate(self, rows: Sequence[Sequence[EncodedSample]]) -> Batch:
+        return collate_rows(rows, pad_id=0, positions_3T=None)
+
+    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
+        hidden: Tensor = module[0](batch.input_ids_BT)  # type: ignore[index]
+        return hidden
+
+    def output_layer(self, module: nn.Module) -> nn.Module:
+        return module[1]  # type: ignore[index, no-any-return]
 
     def logits(self, module: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = module(batch.input_ids_BT)
@@ -79,7 +86,10 @@ def trainer(module: nn.Module) -> Trainer:
 def try_step(samples: Sequence[EncodedSample], *, mini_batch: int) -> Tried:
     family = TextFamily()
     module = family.load("")
-    batches = [family.collate(samples[begin : begin + mini_batch]) for begin in range(0, len(samples), mini_batch)]
+    batches = [
+        family.collate([[one] for one in samples[begin : begin + mini_batch]])
+        for begin in range(0, len(samples), mini_batch)
+    ]
     result = trainer(module).take_step(batches, step=1)
     gradient = torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None])
     return Tried(result, gradient, torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))
@@ -89,7 +99,7 @@ def try_step(samples: Sequence[EncodedSample], *, mini_batch: int) -> Tried:
 def test_micro_batches_add_up_to_one_big_batch(mini_batch: int) -> None:
     small, big = try_step(SAMPLES, mini_batch=mini_batch), try_step(SAMPLES, mini_batch=4)
     assert small.result.loss == pytest.approx(big.result.loss, rel=1e-6)
-    assert small.result.dataset_losses == pytest.approx(big.result.dataset_losses, rel=1e-6)
+    assert loss_sums(small.result) == pytest.approx(loss_sums(big.result), rel=1e-6)
     assert (small.gradient - big.gradient).norm() / big.gradient.norm() <= 1e-6
     assert small.result.num_supervised_tokens == 38
 
@@ -105,10 +115,16 @@ def test_the_loss_is_the_mean_over_the_supervised_tokens_of_the_step() -> None:
     assert try_step(SAMPLES, mini_batch=2).result.loss == pytest.approx(total / 38, rel=1e-6)
 
 
-def test_the_losses_of_the_datasets_add_up_to_the_loss_of_the_step() -> None:
+def loss_sums(result: StepResult) -> dict[str, float]:
+    return {one.sample_id: one.loss_sum for one in result.samples}
+
+
+def test_the_losses_of_the_samples_add_up_to_the_loss_of_the_step() -> None:
     result = try_step(SAMPLES, mini_batch=2).result
-    assert set(result.dataset_losses) == {"a", "b"}
-    assert (37 * result.dataset_losses["a"] + result.dataset_losses["b"]) / 38 == pytest.approx(result.loss)
+    assert [(one.dataset, one.sample_id, one.num_supervised_tokens, one.num_tokens) for one in result.samples] == [
+        ("a", "1", 35, 40), ("b", "2", 1, 5), ("a", "3", 2, 12), ("a", "4", 0, 30)
+    ]  # fmt: skip
+    assert sum(loss_sums(result).values()) / 38 == pytest.approx(result.loss, rel=1e-12)
 
 
 def test_empty_rows_change_no_gradient_and_count_as_padding() -> None:
@@ -117,14 +133,20 @@ def test_empty_rows_change_no_gradient_and_count_as_padding() -> None:
     assert torch.equal(with_empty.gradient, alone.gradient)
     assert with_empty.result.loss == alone.result.loss
     assert (with_empty.result.num_tokens, with_empty.result.num_padding) == (40, 2)
-    assert set(with_empty.result.dataset_losses) == {"a"}
+    assert [one.sample_id for one in with_empty.result.samples] == ["1"]
 
 
-def test_no_loss_on_unsupervised_tokens_nor_across_rows() -> None:
-    labels_BT = torch.tensor([[5, -100, 3, -100], [-100, -100, -100, 2]])
-    losses_N, rows_N = token_losses(torch.zeros(2, 4, VOCABULARY), labels_BT)
-    assert losses_N.tolist() == pytest.approx([math.log(VOCABULARY)] * 2)  # the first token is never predicted
-    assert rows_N.tolist() == [0, 1]
+def test_no_loss_on_unsupervised_tokens_nor_across_samples() -> None:
+    one, other = ids_and_labels([5, -100, 3, -100]), ids_and_labels([7, 2])
+    batch = TextFamily().collate([[one, other], [other]])
+    assert batch.targets_N.tolist() == [3, 2, 2]  # the first token of a sample is never predicted
+    assert batch.places_N.tolist() == [1, 4, 6]
+    assert batch.samples_N.tolist() == [0, 1, 2]
+
+
+def ids_and_labels(labels: list[int]) -> EncodedSample:
+    labels_T = torch.tensor(labels)
+    return EncodedSample(dataset="a", sample_id="1", input_ids_T=labels_T.abs(), labels_T=labels_T, media=())
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_its_samples() -> None:
@@ -136,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_its
         module[0].weight[0] = math.nan  # type: ignore[index]
     before = [parameter.detach().clone() for parameter in module.parameters()]
     with pytest.raises(DataError, match=r"step 7: loss nan.*the loss is not finite for a/9; look at") as stopped:
-        trainer(module).take_step([family.collate([SAMPLES[0]]), family.collate([broken])], step=7)
+        trainer(module).take_step([family.collate([[SAMPLES[0]]]), family.collate([[broken]])], step=7)
     assert "a/1" not in str(stopped.value)
     for was, parameter in zip(before, module.parameters(), strict=True):
         assert torch.equal(was.nan_to_num(7), parameter.detach().nan_to_num(7))
@@ -146,7 +168,7 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
     module = TextFamily().load("")
     module[1].bias.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[index]
     with pytest.raises(DataError, match="all losses are finite; the samples of the step are a/1, a/3"):
-        trainer(module).take_step([TextFamily().collate([SAMPLES[0], SAMPLES[2], EMPTY])], step=1)
+        trainer(module).take_step([TextFamily().collate([[SAMPLES[0]], [SAMPLES[2]], [EMPTY]])], step=1)
 
 
 def test_what_a_step_draws_follows_seed_and_step_alone() -> None:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.live_view import LiveView
 from vlm_train.load import load_family_of, load_trainer
 from vlm_train.loggers import missing_loggers, numbers_of, open_all
-from vlm_train.loop import StepResult, Trainer, seed_step
+from vlm_train.loop import SampleLoss, StepResult, Trainer, seed_step
 from vlm_train.lora import export_adapter
 from vlm_train.metrics import MetricsLog, open_metrics
 from vlm_train.models.family import Family
@@ -27,9 +28,18 @@ from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.optimizer import set_lr
 from vlm_train.run_plan import RunPlan, plan_run, refuse_several_processes
+from vlm_train.sample_loss import SampleLossLog
 from vlm_train.start import Start, decide_start, run_fingerprint, write_run_files
 from vlm_train.stop_request import StopRequest
-from vlm_train.stream import EncodedRow, RowEncoder, SampleStore, encoded_in_order, planned_rows, steps_of
+from vlm_train.stream import (
+    EncodedRow,
+    RowEncoder,
+    SampleStore,
+    encoded_in_order,
+    planned_rows,
+    planned_samples,
+    steps_of,
+)
 
 SIGNAL_EXIT = 128
 """A run that a signal ended exits with this plus the signal's number, as shells do."""
@@ -136,10 +146,11 @@ def _train(run: Run) -> int:
         open_all(run.config, run.output_dir) as loggers,
         LiveView(total_steps=run.plan.total_steps, log_interval=run.config.logging.log_interval) as view,
         StopRequest() as stop,
+        SampleLossLog(run.output_dir, attempt=log.attempt, steps_per_write=run.config.logging.log_interval) as lines,
         closing(_encoded_steps(run, first)) as steps,
     ):
         while done < run.plan.total_steps and stop.signal is None:
-            metrics = _one_step(run, steps, done, log)
+            metrics = _one_step(run, steps, done, log, lines)
             done += 1
             view.show(metrics)
             for logger in loggers:
@@ -166,12 +177,14 @@ def _encoded_steps(run: Run, done: int) -> Generator[list[EncodedRow]]:
             yield from steps_of(encoded, rows_per_step=run.plan.order.rows_per_step)
 
 
-def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, log: MetricsLog) -> dict[str, Any]:
+def _one_step(
+    run: Run, steps: Iterator[list[EncodedRow]], done: int, log: MetricsLog, lines: SampleLossLog
+) -> dict[str, Any]:
     began = time.perf_counter()
     rows = next(steps)
     size = run.plan.mini_batch
     batches = [
-        run.family.collate([row.sample for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
+        run.family.collate([row.samples for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
     ]
     waited = time.perf_counter() - began
     lr = set_lr(run.trainer.optimizer, run.plan.schedule.factor(done))
@@ -181,10 +194,12 @@ def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, log: Metri
     if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})
-    problems = [row.problem for row in rows if row.problem is not None]
+    problems = [problem for row in rows for problem in row.problems]
     if problems:
         metrics["data/undecodable"] = problems
     log.write(metrics)
+    if run.config.stream.log_sample_loss:
+        lines.add(metrics["epoch"], planned_samples(rows), outcome.samples)
     return metrics
 
 
@@ -201,8 +216,23 @@ def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: fl
         "train/useful_tokens_per_second": outcome.num_tokens / seconds,
         "train/padding_share": outcome.num_padding / max(1, outcome.num_tokens + outcome.num_padding),
         "data/wait_seconds": waited,
-        **{f"loss/{name}": loss for name, loss in outcome.dataset_losses.items()},
+        **dataset_metrics(outcome.samples),
     }
+
+
+def dataset_metrics(samples: Sequence[SampleLoss]) -> dict[str, float]:
+    """For each dataset of a step: mean loss over its supervised tokens (where it has any), tokens, samples."""
+    by_name: dict[str, list[SampleLoss]] = defaultdict(list)
+    for sample in samples:
+        by_name[sample.dataset].append(sample)
+    metrics: dict[str, float] = {}
+    for name in sorted(by_name):
+        supervised = sum(sample.num_supervised_tokens for sample in by_name[name])
+        if supervised:
+            metrics[f"loss/{name}"] = sum(sample.loss_sum for sample in by_name[name]) / supervised
+        metrics[f"tokens/{name}"] = sum(sample.num_tokens for sample in by_name[name])
+        metrics[f"samples/{name}"] = len(by_name[name])
+    return metrics
 
 
 def _save(run: Run, done: int) -> Path:

@@ -20,7 +20,7 @@ FINGERPRINT_FILE = "fingerprint.json"
 CONFIG_FILE = "config.toml"
 BASE_WEIGHTS = "base weights"
 """Key of the fingerprint of a LoRA run: its checkpoints hold the adapters only."""
-OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "safetensors", "adapters")
+OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "sample_loss", "safetensors", "adapters")
 """What a run leaves in its output_dir; any of them marks it as used."""
 
 

@@ -6,9 +6,10 @@ stream neither hangs nor ends early.
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import torch
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.layout import read_part, shard_name
 from vlm_catalogs.render import Renderer, RenderProblem
-from vlm_catalogs.render.rendered import IGNORED
+from vlm_catalogs.render.rendered import IGNORED, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_train.encode import UndecodableMedia
@@ -38,12 +39,14 @@ NUM_EMPTY_TOKENS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRow:
-    """One row of the epoch table that training needs; ``status`` is ``planned`` or ``empty``."""
+    """One line of the epoch table, as far as training needs it; ``status`` is ``planned`` or ``empty``."""
 
     step: int
     row: int
+    position: int
     dataset: str
     sample_id: str
+    sample_key: int
     alternative: int
     part: str
     shard: int
@@ -60,11 +63,11 @@ class PlannedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
-    """One row as tensors; ``problem`` says why a sample stands there blank, without labels."""
+    """One row as tensors; ``problems`` say which samples stand there blank, without labels, and why."""
 
-    planned: PlannedRow
-    sample: EncodedSample
-    problem: str | None = None
+    planned: tuple[PlannedRow, ...]
+    samples: tuple[EncodedSample, ...]
+    problems: tuple[str, ...] = ()
 
 
 class SampleStore:
@@ -158,11 +161,31 @@ class RowEncoder:
         self._bad: set[str] = set()
         self._lock = threading.Lock()
 
-    def encode(self, row: PlannedRow) -> EncodedRow:
-        """The tensors of one row. Raises DataError for a sample that is not as planned, or one bad sample too many."""
+    def encode(self, row: Sequence[PlannedRow]) -> EncodedRow:
+        """The tensors of one row, of one sample or several.
+
+        Raises DataError for a sample that is not as planned, or one bad sample too many.
+        """
+        encoded = [self._encode_one(planned) for planned in row]
+        return EncodedRow(
+            planned=tuple(row),
+            samples=tuple(sample for sample, _ in encoded),
+            problems=tuple(problem for _, problem in encoded if problem is not None),
+        )
+
+    def _encode_one(self, row: PlannedRow) -> tuple[EncodedSample, str | None]:
+        """One sample, and why it is blank where it is."""
         if row.status == "empty":
-            return EncodedRow(planned=row, sample=self._empty())
+            return self._empty(), None
         sample = self._store.read(row)
+        rendered = self._render(row, sample)
+        try:
+            return self._family.encode(sample, rendered), None
+        except UndecodableMedia as error:
+            self._count_bad(row, error)
+            return self._family.encode(sample, rendered, blank=True), str(error)
+
+    def _render(self, row: PlannedRow, sample: Sample) -> Rendered:
         try:
             rendered = self._renderers[row.dataset].render(sample.conversation(row.alternative), sample.media_table)
         except RenderProblem as problem:
@@ -173,11 +196,7 @@ class RowEncoder:
                 f"{row.name}: {found[0]} tokens, {found[1]} supervised; measured were {row.tokens} and "
                 f"{row.supervised_tokens}; run vlm-prep build-mix again"
             )
-        try:
-            return EncodedRow(planned=row, sample=self._family.encode(sample, rendered))
-        except UndecodableMedia as error:
-            self._count_bad(row, error)
-            return EncodedRow(planned=row, sample=self._family.encode(sample, rendered, blank=True), problem=str(error))
+        return rendered
 
     def _count_bad(self, row: PlannedRow, error: UndecodableMedia) -> None:
         with self._lock:
@@ -195,8 +214,18 @@ class RowEncoder:
         )
 
 
-def planned_rows(table: pa.Table, *, first_step: int = 0) -> Iterator[PlannedRow]:
-    """The rows of an epoch table from ``first_step`` on, in order."""
+def planned_rows(table: pa.Table, *, first_step: int = 0) -> Iterator[tuple[PlannedRow, ...]]:
+    """The rows of an epoch table from ``first_step`` on, in order, each with its samples in theirs."""
+    for _, lines in groupby(_lines(table, first_step), key=lambda line: (line.step, line.row)):
+        yield tuple(lines)
+
+
+def planned_samples(rows: Iterable[EncodedRow]) -> list[PlannedRow]:
+    """The samples of the rows in order, without what only fills a step."""
+    return [line for row in rows for line in row.planned if line.status != "empty"]
+
+
+def _lines(table: pa.Table, first_step: int) -> Iterator[PlannedRow]:
     names = list(PlannedRow.__dataclass_fields__)
     for batch in table.select(names).to_batches(max_chunksize=4096):
         for fields in batch.to_pylist():

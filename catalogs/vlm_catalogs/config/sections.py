@@ -295,6 +295,8 @@ class StreamSection:
     """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
     num_workers: Count = 0
     """Threads that read and decode ahead; 0 reads between steps."""
+    log_sample_loss: bool = True
+    """Write the loss of every sample of every step to ``<output_dir>/sample_loss``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -80,7 +81,10 @@ class Tiny:
         return self.family.encode(self.cases[index].sample, self.rendered[index])
 
     def batch(self, *indices: int) -> Any:
-        return self.family.collate([self.encode(index) for index in indices or range(4)])
+        return self.rows(*((index,) for index in indices or range(4)))
+
+    def rows(self, *rows: Sequence[int]) -> Any:
+        return self.family.collate([[self.encode(index) for index in row] for row in rows])
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_blank_media_keep_the_shape_and_supervise_nothing(tiny: Any) -> None:
             torch.equal(one.pixels, other.pixels) for one, other in zip(blank.media, whole.media, strict=True)
         )
         assert (blank.labels_T == IGNORED).all()
-        assert tiny.family.collate([blank]).num_supervised_tokens == 0
+        assert tiny.family.collate([[blank]]).num_supervised_tokens == 0
 
 
 @pytest.mark.parametrize("size", [(300, 40), (37, 211), (33, 33), (128, 128), (640, 480)])
@@ -201,7 +201,8 @@ def test_an_export_reloads_in_plain_transformers_with_equal_logits_keys_and_dtyp
     family = load_family(str(tmp_path / "export"), tiny.family.model_type)
     with torch.no_grad():
         expected = tiny.family.logits(module, tiny.batch())
-        assert torch.equal(family.logits(reloaded, tiny.batch()), expected)
+        assert (family.logits(reloaded, tiny.batch()) - expected).abs().max() <= 1e-6  # it convolves patches
+        assert torch.equal(family.logits(family.prepare(reloaded), tiny.batch()), expected)
     AutoProcessor.from_pretrained(tmp_path / "export")
     assert {path.name for path in (tmp_path / "export").iterdir()} == {path.name for path in tiny.folder.iterdir()}
 

@@ -1,6 +1,6 @@
 """Qwen3-VL (dense and MoE) and Cosmos3 Edge: one vision tower over (t, h, w) patch grids, and M-RoPE.
 
-Tensor names carry their shape: B rows, T tokens, V vocabulary, N patches, H and W pixels.
+Tensor names carry their shape: B rows, T tokens, D width, V vocabulary, N patches, H and W pixels.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,9 @@ from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_train.encode import blank_frames, load_frames
 from vlm_train.models.family import Batch, EncodedMedium, EncodedSample, check_grid, collate_rows, encoded_sample
+from vlm_train.models.linear_patches import use_linear_patches
 from vlm_train.models.mrope import mrope_positions_3T
+from vlm_train.models.packed_layers import packed_arguments
 from vlm_train.models.pretrained import load_pretrained
 
 if TYPE_CHECKING:
@@ -37,7 +39,12 @@ class GridTowerFamily:
 
     def load(self, model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> nn.Module:
         """The module with every weight of the checkpoint (see Family)."""
-        return load_pretrained(model, dtype=dtype, device=device, config=config)
+        return self.prepare(load_pretrained(model, dtype=dtype, device=device, config=config))
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """``module`` as it trains: patches through a matrix product."""
+        use_linear_patches(module)
+        return module
 
     def encode(self, sample: Sample, rendered: Rendered, *, blank: bool = False) -> EncodedSample:
         """The tensors of one sample (see Family)."""
@@ -58,28 +65,38 @@ class GridTowerFamily:
         check_grid(sample, plan.name, planned=plan.grid, encoded=encoded_grid)
         return EncodedMedium(kind=plan.kind, pixels=pixels, grid=plan.grid, num_tokens=plan.num_tokens)
 
-    def collate(self, samples: Sequence[EncodedSample]) -> Batch:
-        """One micro-batch, padded on the right, with M-RoPE positions."""
-        positions_3T = [self._positions(sample) for sample in samples]
-        return collate_rows(samples, pad_id=self.pad_id, positions_3T=positions_3T)
+    def collate(self, rows: Sequence[Sequence[EncodedSample]]) -> Batch:
+        """One micro-batch, padded on the right, with M-RoPE positions of each sample."""
+        return collate_rows(rows, pad_id=self.pad_id, positions_3T=self._positions)
 
     def _positions(self, sample: EncodedSample) -> Tensor:
         placeholders_T = torch.isin(sample.input_ids_T, torch.tensor(self.placeholder_ids))
         grids = [medium.grid for medium in sample.media]
         return mrope_positions_3T(placeholders_T, grids, merge_size=self.merge_size)
 
-    def logits(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The logits (B, T, V), from exactly one call of the vision tower whatever the media of the batch."""
-        features = _tower_features(module, batch)
-        output = module(
+    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
+        """What the output layer takes (B, T, D), from exactly one call of the tower whatever the media of the batch."""
+        model: Any = module
+        features = _tower_features(model, batch)
+        # Three rows of positions: a fourth, of text, would only make transformers build the mask that segments replace.
+        output = model.model(
             input_ids=batch.input_ids_BT,
             position_ids=batch.position_ids_3BT,
             mm_encoder_outputs=_by_kind(features, batch.media),
             use_cache=False,
+            **packed_arguments(batch),
         )
-        if batch.media:
-            return output.logits  # type: ignore[no-any-return]
-        return output.logits + _zero(features)  # type: ignore[no-any-return]
+        hidden_BTD: Tensor = output.last_hidden_state
+        return hidden_BTD if batch.media else hidden_BTD + _zero(features)
+
+    def output_layer(self, module: nn.Module) -> nn.Module:
+        """The layer that makes logits of hidden states."""
+        return module.lm_head  # type: ignore[return-value]
+
+    def logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The logits (B, T, V)."""
+        logits_BTV: Tensor = self.output_layer(module)(self.hidden_states(module, batch))
+        return logits_BTV
 
 
 def _resizer(processor: Any, plan: MediaPlan) -> Any:

@@ -21,6 +21,7 @@ from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_train.encode import blank_frames, load_frames
 from vlm_train.models.family import Batch, EncodedMedium, EncodedSample, check_grid, collate_rows, encoded_sample
+from vlm_train.models.packed_layers import keep_mamba_in_segments, packed_arguments
 from vlm_train.models.pretrained import load_pretrained
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ class NemotronOmni:
 
     def load(self, model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> nn.Module:
         """The module with every weight of the checkpoint (see Family); the sound tower is frozen, nothing uses it."""
-        module: Any = load_pretrained(model, dtype=dtype, device=device, config=config)
+        return self.prepare(load_pretrained(model, dtype=dtype, device=device, config=config))
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """``module`` as it trains: Mamba mixers heed segments, what nothing uses is frozen."""
+        keep_mamba_in_segments(module)
         freeze_unused(module)
-        return module  # type: ignore[no-any-return]
+        return module
 
     def encode(self, sample: Sample, rendered: Rendered, *, blank: bool = False) -> EncodedSample:
         """The tensors of one sample (see Family)."""
@@ -87,21 +92,36 @@ class NemotronOmni:
         grid = (-(-num_frames // self.frames_per_group), height // processor.patch_size, width // processor.patch_size)
         return (frames / 255.0 - mean) / std, grid
 
-    def collate(self, samples: Sequence[EncodedSample]) -> Batch:
+    def collate(self, rows: Sequence[Sequence[EncodedSample]]) -> Batch:
         """One micro-batch, padded on the right; the language model has no rotary positions."""
-        return collate_rows(samples, pad_id=self.pad_id, positions_3T=None)
+        return collate_rows(rows, pad_id=self.pad_id, positions_3T=None)
 
-    def logits(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The logits (B, T, V); the language model gets embeddings with the features in their places."""
-        _ready_tower(module)
-        embeds_BTD = module.get_input_embeddings()(batch.input_ids_BT)  # type: ignore[operator]
-        features = _features(module, batch.media)
+    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
+        """What the output layer takes (B, T, D); the language model gets embeddings with the features in their places.
+
+        The language model is called below its output layer, so no logits of the whole batch are made.
+        """
+        model: Any = module
+        _ready_tower(model)
+        embeds_BTD = model.get_input_embeddings()(batch.input_ids_BT)
+        features = _features(model, batch.media)
         if features:
             places_BT1 = (batch.input_ids_BT == self.image_token_id).unsqueeze(-1)
             embeds_BTD = embeds_BTD.masked_scatter(places_BT1, torch.cat(features).to(embeds_BTD.dtype))
         if {medium.kind for medium in batch.media} != {"image", "video"}:
-            embeds_BTD = embeds_BTD + _zero(module).to(embeds_BTD.dtype)
-        return module(inputs_embeds=embeds_BTD, use_cache=False).logits  # type: ignore[no-any-return]
+            embeds_BTD = embeds_BTD + _zero(model).to(embeds_BTD.dtype)
+        output = model.language_model.model(inputs_embeds=embeds_BTD, use_cache=False, **packed_arguments(batch))
+        hidden_BTD: Tensor = output.last_hidden_state
+        return hidden_BTD
+
+    def output_layer(self, module: nn.Module) -> nn.Module:
+        """The layer that makes logits of hidden states."""
+        return module.language_model.lm_head  # type: ignore[union-attr, return-value]
+
+    def logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The logits (B, T, V), in fp32 as the model's own forward gives them."""
+        logits_BTV: Tensor = self.output_layer(module)(self.hidden_states(module, batch))
+        return logits_BTV.float()
 
 
 def freeze_unused(module: nn.Module) -> None:

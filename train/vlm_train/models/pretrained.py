@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils import logging as transformers_logging
 
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
+from vlm_train.models.packed_layers import SEGMENTED, register_attention
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
@@ -46,7 +47,7 @@ def read_processor(model: str, *, revision: str | None = None, trust_remote_code
 
 
 def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | str, config: "Config") -> PreTrainedModel:
-    """The model of a folder or hub name with every weight loaded; attention is sdpa, no router loss.
+    """The model of a folder or hub name with every weight loaded; attention heeds segments, no router loss.
 
     Raises ConfigError where no weights are found, DataError where some are missing or do not fit: nothing is ever left
     at its random start.
@@ -56,11 +57,12 @@ def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | st
     model_config = read_config(model, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code)
     _check_folder(weights, ("config.json",))
     _check_folder(weights, WEIGHTS)
+    register_attention()
     load: Callable[..., Any] = partial(
         AutoModelForImageTextToText.from_pretrained,
         config=model_config,
         dtype=dtype,
-        attn_implementation="sdpa",
+        attn_implementation={"": "sdpa", "text_config": SEGMENTED},
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that they are named below, instead of one at a time in a log
     )
