@@ -13,7 +13,8 @@ from vlm_train.loop import Precision, Trainer, seed_step
 from vlm_train.lora import add_adapters
 from vlm_train.models import load_family
 from vlm_train.models.family import Family
-from vlm_train.models.pretrained import enable_gradient_checkpointing
+from vlm_train.models.leak_probe import Movement, probe_packing, refuse_leaks
+from vlm_train.models.pretrained import enable_gradient_checkpointing, read_config
 from vlm_train.optimizer import EVERYTHING_ELSE, OptimizerSettings, build_optimizer
 from vlm_train.trainable import TrainablePlan, TrainableRules, apply_trainable, named_parameters, plan_trainable
 
@@ -68,6 +69,21 @@ def load_module(config: Config, family: Family) -> nn.Module:
         for line in add_adapters(module, config.policy.lora).lines():
             fact(line)
     return module
+
+
+def refuse_leaking_rows(config: Config, family: Family) -> Movement:
+    """Try on a small copy of the model that packed samples do not see each other, before any weights are read.
+
+    Raises ConfigError when they do.
+    """
+    policy, types = config.policy, precision(config)
+    model_config = read_config(
+        policy.model_name_or_path, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code
+    )
+    device = choose_device()
+    movement = probe_packing(family, model_config, dtype=types.master, device=device, context=types.context(device))
+    refuse_leaks(movement)
+    return movement
 
 
 def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan]:

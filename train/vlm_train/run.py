@@ -18,7 +18,7 @@ from vlm_train.epoch import DatasetToDraw, plan_epoch
 from vlm_train.epoch_files import epoch_table
 from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.live_view import LiveView
-from vlm_train.load import load_family_of, load_trainer
+from vlm_train.load import load_family_of, load_trainer, refuse_leaking_rows
 from vlm_train.loggers import missing_loggers, numbers_of, open_all
 from vlm_train.loop import SampleLoss, StepResult, Trainer, seed_step
 from vlm_train.lora import export_adapter
@@ -114,6 +114,9 @@ def _load(
     store: SampleStore,
 ) -> Run:
     family = load_family_of(config)
+    if config.train.sequence_packing:
+        movement = refuse_leaking_rows(config, family)
+        fact(f"packing: samples in one row do not see each other (leak probe: {movement.share:.1g} of 1)")
     encoder = RowEncoder(store, family, load_renderers(config, mix), max_bad_samples=config.stream.max_bad_samples)
     trainer, trainable = load_trainer(config, family)
     for line in trainable.lines():

@@ -7,7 +7,7 @@ position rows; N patches or frames of a medium, supervised tokens of a batch.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +123,18 @@ class Family(Protocol):
 
         Raises UndecodableMedia (vlm_train.encode) where a medium does not decode.
         """
+        ...
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """``module`` changed in place into how it trains here; ``load`` does so itself."""
+        ...
+
+    def with_config(self, config: Any) -> "Family":
+        """The same family for a model of ``config``, whose ids of media tokens may differ."""
+        ...
+
+    def probe_medium(self, config: Any) -> EncodedMedium:
+        """The smallest image that a model of ``config`` takes, of a single token."""
         ...
 
     def collate(self, rows: Sequence[Sequence[EncodedSample]]) -> Batch:

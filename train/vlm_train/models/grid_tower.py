@@ -3,6 +3,7 @@
 Tensor names carry their shape: B rows, T tokens, D width, V vocabulary, N patches, H and W pixels.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,18 @@ class GridTowerFamily:
         """``module`` as it trains: patches through a matrix product."""
         use_linear_patches(module)
         return module
+
+    def with_config(self, config: Any) -> "GridTowerFamily":
+        """The same family for a model of ``config`` (see Family)."""
+        other = copy.copy(self)
+        other.placeholder_ids = (config.image_token_id, config.video_token_id)
+        return other
+
+    def probe_medium(self, config: Any) -> EncodedMedium:
+        """The smallest image that a model of ``config`` takes, of a single token."""
+        side = self.merge_size
+        pixels = torch.zeros(side * side, _patch_values(config.vision_config))
+        return EncodedMedium(kind="image", pixels=pixels, grid=(1, side, side), num_tokens=1)
 
     def encode(self, sample: Sample, rendered: Rendered, *, blank: bool = False) -> EncodedSample:
         """The tensors of one sample (see Family)."""

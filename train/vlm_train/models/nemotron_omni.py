@@ -7,6 +7,7 @@ embeddings. Nothing prunes video tokens on this path, whatever ``video_pruning_r
 Tensor names carry their shape: B rows, T tokens, D width, V vocabulary, N patches or frames, H and W pixels.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,18 @@ class NemotronOmni:
         keep_mamba_in_segments(module)
         freeze_unused(module)
         return module
+
+    def with_config(self, config: Any) -> "NemotronOmni":
+        """The same family for a model of ``config`` (see Family)."""
+        other = copy.copy(self)
+        other.image_token_id = config.image_token_id
+        return other
+
+    def probe_medium(self, config: Any) -> EncodedMedium:
+        """The smallest image that a model of ``config`` takes, of a single token."""
+        side = round(1 / config.downsample_ratio)
+        pixels = torch.zeros(side * side, 3 * config.vision_config.patch_size**2)
+        return EncodedMedium(kind="image", pixels=pixels, grid=(1, side, side), num_tokens=1)
 
     def encode(self, sample: Sample, rendered: Rendered, *, blank: bool = False) -> EncodedSample:
         """The tensors of one sample (see Family)."""
