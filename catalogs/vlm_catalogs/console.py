@@ -48,19 +48,32 @@ def run_main(command: Callable[[], int]) -> int:
         return BUG
 
 
+_is_quiet = False
+
+
+def be_quiet() -> None:
+    """From now on tell of errors only: another process of the same run says the rest."""
+    global _is_quiet
+    _is_quiet = True
+
+
 def result(text: str) -> None:
     """Print a result to stdout."""
+    if _is_quiet:
+        return
     sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
     """Tell the user what they should know, on stderr."""
-    _say(f"note: {text}")
+    if not _is_quiet:
+        _say(f"note: {text}")
 
 
 def fact(text: str) -> None:
     """Print the one line that a stage ends with, on stderr."""
-    _say(text)
+    if not _is_quiet:
+        _say(text)
 
 
 class Progress:

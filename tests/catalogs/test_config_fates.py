@@ -157,8 +157,6 @@ WITHOUT_SECTION: dict[str, str] = {
 
 NOTED_VALUES: dict[str, str] = {
     "train.compile": "true",
-    "train.fsdp_reduce_dtype": "'bfloat16'",
-    "train.fsdp_reshard_after_forward": "'never'",
     "train.train_policy.enable_dp_load_balancing": "true",
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",
@@ -176,7 +174,6 @@ NOTED_VALUES: dict[str, str] = {
 
 REFUSED_VALUES: dict[str, str] = {
     "train.sequence_packing": "true",
-    "train.fsdp_offload": "true",
     "train.fp8.enable_fp8": "true",
     "train.fp4.enable_fp4": "true",
     "train.ema_enable": "true",
@@ -193,8 +190,6 @@ REFUSED_VALUES: dict[str, str] = {
     "train.ckpt.save_freq_in_epoch": "1",
     "train.ckpt.upload_hf": "true",
     "train.ckpt.upload_s3": "'final'",
-    "policy.parallelism.dp_shard_size": "8",
-    "policy.parallelism.dp_replicate_size": "2",
     "policy.parallelism.tp_size": "2",
     "policy.parallelism.ep_size": "2",
     "policy.parallelism.cp_size": "2",

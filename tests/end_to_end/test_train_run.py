@@ -460,14 +460,6 @@ def test_check_prints_the_plan_and_lists_what_is_missing(
     assert "no mix has been built here; run vlm-prep build-mix" in said
 
 
-def test_several_processes_are_refused_as_not_built_yet(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert place.main("many") == 2
-    assert "WORLD_SIZE = 2: training in several processes is not built yet" in capsys.readouterr().err
-
-
 def test_the_command_line_answers_without_loading_torch() -> None:
     code = "import sys, vlm_train.cli\ntry:\n    vlm_train.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
     code += "assert not {'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules), 'heavy imports'"

@@ -11,6 +11,7 @@ from vlm_catalogs.errors import DataError
 from vlm_train.loop import Precision, StepResult, Trainer, seed_step
 from vlm_train.models.family import Batch, EncodedSample, collate_rows
 from vlm_train.optimizer import OptimizerSettings, build_optimizer
+from vlm_train.shard_parameters import WholeForward
 
 VOCABULARY = 11
 FP32 = Precision(master=torch.float32, compute=torch.float32)
@@ -75,8 +76,7 @@ def trainer(module: nn.Module) -> Trainer:
         lr={"default": 0.01}, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
     )
     return Trainer(
-        module,
-        TextFamily(),
+        WholeForward(module, TextFamily()),
         build_optimizer(module.named_parameters(), settings),
         precision=FP32,
         grad_norm_clip=settings.grad_norm_clip,

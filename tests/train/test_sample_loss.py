@@ -14,7 +14,8 @@ from vlm_train.stream import PlannedRow
 def planned(step: int, position: int) -> PlannedRow:
     return PlannedRow(
         step=step, row=0, position=position, dataset="a", sample_id=f"{step}-{position}", sample_key=2**63 + step,
-        alternative=0, part="p", shard=0, index_in_shard=0, tokens=9, supervised_tokens=4, status="planned",
+        alternative=0, part="p", shard=0, index_in_shard=0, tokens=9, supervised_tokens=4, vision_patches=0,
+        status="planned",
     )  # fmt: skip
 
 

@@ -8,14 +8,13 @@ from vlm_catalogs.config import Config, describe_mode
 from vlm_catalogs.console import WRONG_INPUT, result
 from vlm_catalogs.errors import UserError
 from vlm_catalogs.model_family import find_family
-from vlm_train.run_plan import order_settings, plan_run, refuse_several_processes
+from vlm_train.run_plan import order_settings, plan_run
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def check_config(config: Config) -> int:
     """Print everything; 0 when a run could start, 2 when something is missing."""
-    refuse_several_processes()
     order_settings(config)
     result(f"mode: {describe_mode(config)}")
     result(f"\nsettings:\n{_indented(config.resolved_toml())}")

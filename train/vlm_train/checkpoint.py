@@ -17,6 +17,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.durable import sync_folder, write_synced
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.hashing import content_hash, file_hash
+from vlm_train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,35 +60,45 @@ def save_checkpoint(
     optimizer: "Optimizer",
     max_keep: int,
     only_trainable: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
 
-    ``only_trainable`` leaves frozen weights out, for runs that name their base by content.
+    Every rank writes its shares, the first one all else. ``only_trainable`` leaves frozen weights out, for runs that
+    name their base by content.
 
     Raises StorageError, leaving no half of it, when the disk does not take it.
     """
     final = checkpoint_path(run, state.step)
     staging = final.with_name(f"{final.name}.tmp")
     try:
-        _write_staging(staging, state, _tensors(module, optimizer, only_trainable=only_trainable))
-        staging.rename(final)
+        _write_staging(staging, state, _tensors(module, optimizer, only_trainable=only_trainable), ranks)
+        if ranks.is_first:
+            staging.rename(final)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise StorageError(
             f"{final}: cannot be saved: {error.strerror or error}; free some space and go on with --resume from the "
             "checkpoint before"
         ) from error
-    sync_folder(final.parent)
-    _remove_oldest(run, max_keep)
+    if ranks.is_first:
+        sync_folder(final.parent)
+        _remove_oldest(run, max_keep)
+    ranks.wait()
     return final
 
 
-def _write_staging(staging: Path, state: RunState, tensors: Mapping[str, Any]) -> None:
+def _write_staging(staging: Path, state: RunState, tensors: Mapping[str, Any], ranks: Ranks) -> None:
     """Everything of a checkpoint, synced. Raises OSError."""
-    if staging.exists():  # left by a killed save of ours: never whole, never read
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    _save_tensors(staging, tensors)
+    if ranks.is_first:
+        if staging.exists():  # left by a killed save of ours: never whole, never read
+            shutil.rmtree(staging)
+        staging.mkdir(parents=True)
+    ranks.wait()
+    _save_tensors(staging, tensors, is_alone=ranks.is_alone)
+    ranks.wait()
+    if not ranks.is_first:
+        return
     files = [_describe(path) for path in sorted(staging.iterdir())]
     text = json_text.dumps_indented(
         {"format": FORMAT, "version": VERSION, **asdict(state), "files": [asdict(file) for file in files]}
@@ -158,7 +169,12 @@ def _tensors(module: "nn.Module", optimizer: "Optimizer | None", *, only_trainab
 
 
 def load_tensors(
-    checkpoint: Path, *, module: "nn.Module", optimizer: "Optimizer | None" = None, only_trainable: bool = False
+    checkpoint: Path,
+    *,
+    module: "nn.Module",
+    optimizer: "Optimizer | None" = None,
+    only_trainable: bool = False,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Fill the module, and the optimizer where one is given, from a checkpoint that ``read_state`` has checked.
 
@@ -176,7 +192,7 @@ def load_tensors(
     _refuse_other_tensors(checkpoint, state)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(state, checkpoint_id=checkpoint, no_dist=True)
+        load(state, checkpoint_id=checkpoint, no_dist=ranks.is_alone)
     set_model_state_dict(module, state["model"], options=StateDictOptions(strict=not only_trainable))
     if optimizer is not None:
         settings = get_optimizer_state_dict(module, optimizer)["param_groups"]
@@ -221,7 +237,7 @@ def _refuse_difference(
         raise ConfigError(f"{checkpoint}: holds {problem}; {len(differ)} differ: {named}{' ...' * (len(differ) > 3)}")
 
 
-def _save_tensors(folder: Path, tensors: Mapping[str, Any]) -> None:
+def _save_tensors(folder: Path, tensors: Mapping[str, Any], *, is_alone: bool) -> None:
     """Write the tensors, synced. Raises OSError."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -229,7 +245,7 @@ def _save_tensors(folder: Path, tensors: Mapping[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         try:
-            save(dict(tensors), checkpoint_id=folder, no_dist=True)
+            save(dict(tensors), checkpoint_id=folder, no_dist=is_alone)
         except CheckpointException as error:  # no Exception: it would pass every handler of ours
             causes = [cause for cause, _ in error.failures.values()]
             raise OSError("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)) from error

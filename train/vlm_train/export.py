@@ -9,7 +9,7 @@ from vlm_train.checkpoint import checkpoint_path, complete_checkpoints, load_ten
 from vlm_train.start import BASE_WEIGHTS, CONFIG_FILE
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from vlm_catalogs.config import Config
 
@@ -27,12 +27,12 @@ def adapter_path(run: Path, step: int) -> Path:
     return run / ADAPTERS / f"step-{step}"
 
 
-def export_weights(module: "nn.Module", config: "Config", folder: Path) -> Path:
-    """Write the weights of ``module`` and the processor of its base model to ``folder``, whole, by rename."""
+def export_weights(module: "nn.Module", weights: "dict[str, Tensor]", config: "Config", folder: Path) -> Path:
+    """Write ``weights`` of ``module`` and the processor of its base model to ``folder``, whole, by rename."""
     from vlm_train.lora import merged_state_dict
     from vlm_train.models.pretrained import export_model
 
-    merged = None if config.policy.lora is None else merged_state_dict(module)
+    merged = weights if config.policy.lora is None else merged_state_dict(module, weights)
     export_model(module, config.policy.model_name_or_path, folder, state_dict=merged)
     return folder
 
@@ -64,8 +64,8 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: boo
     module = load_module(config, load_family_of(config))
     load_tensors(checkpoint, module=module, only_trainable=config.policy.lora is not None)
     if adapter:
-        return export_adapter(module, base=config.policy.model_name_or_path, folder=folder)
-    return export_weights(module, config, folder)
+        return export_adapter(module, module.state_dict(), base=config.policy.model_name_or_path, folder=folder)
+    return export_weights(module, module.state_dict(), config, folder)
 
 
 def _find_checkpoint(run: Path, step: int | None) -> Path:

@@ -16,6 +16,8 @@ from vlm_train.models.family import Family
 from vlm_train.models.leak_probe import Movement, probe_packing, refuse_leaks
 from vlm_train.models.pretrained import enable_gradient_checkpointing, read_config
 from vlm_train.optimizer import EVERYTHING_ELSE, OptimizerSettings, build_optimizer
+from vlm_train.ranks import ALONE, Ranks
+from vlm_train.shard_parameters import WholeForward, precision_policy, shard_module
 from vlm_train.trainable import TrainablePlan, TrainableRules, apply_trainable, named_parameters, plan_trainable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -32,11 +34,12 @@ def precision(config: Config) -> Precision:
     Raises ConfigError for float16, which would need a loss scale, and for a compute type wider than the weights, which
     autocast does not do.
     """
-    types = {"train.param_dtype": config.train.param_dtype, "train.master_dtype": config.train.master_dtype}
+    names = ("param_dtype", "master_dtype", "fsdp_reduce_dtype")
+    types = {f"train.{name}": getattr(config.train, name) for name in names}
     for key, name in types.items():
         if name not in DTYPES:
             raise ConfigError(f"{config.where(key)}: {key}: {name} is not built yet; use bfloat16 or float32")
-    if types == {"train.param_dtype": "float32", "train.master_dtype": "bfloat16"}:
+    if (config.train.param_dtype, config.train.master_dtype) == ("float32", "bfloat16"):
         key = "train.master_dtype"
         raise ConfigError(f"{config.where(key)}: {key}: bfloat16 weights cannot train in float32; use float32 for both")
     return Precision(master=DTYPES[config.train.master_dtype], compute=DTYPES[config.train.param_dtype])
@@ -86,8 +89,8 @@ def refuse_leaking_rows(config: Config, family: Family) -> Movement:
     return movement
 
 
-def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan]:
-    """The trainer of a run at its start, and what trains in it."""
+def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[Trainer, TrainablePlan]:
+    """The trainer of a run at its start, and what trains in it. All ranks must call it."""
     module = load_module(config, family)
     plan = plan_trainable(named_parameters(module), trainable_rules(config))
     apply_trainable(module, plan)
@@ -95,13 +98,17 @@ def load_trainer(config: Config, family: Family) -> tuple[Trainer, TrainablePlan
     if config.policy.model_gradient_checkpointing:
         enable_gradient_checkpointing(module)
     module.train()
+    whole = WholeForward(module, family)
+    types = precision(config)
+    policy = precision_policy(compute=types.compute, master=types.master, reduce=DTYPES[config.train.fsdp_reduce_dtype])
+    shard_module(whole, ranks=ranks, train=config.train, precision=policy)
     trainer = Trainer(
-        module,
-        family,
+        whole,
         build_optimizer(module.named_parameters(), settings),
-        precision=precision(config),
+        precision=types,
         grad_norm_clip=settings.grad_norm_clip,
         balance_experts=config.custom.enable_moe_load_balancing_training,
+        ranks=ranks,
     )
     return trainer, plan
 

@@ -13,15 +13,17 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import order_key
-from vlm_train.loss import sample_sums, token_losses
-from vlm_train.models.family import Batch, Family
+from vlm_train.loss import sample_sums
+from vlm_train.models.family import Batch
 from vlm_train.moe import RouterWatch
 from vlm_train.optimizer import clip_gradients
+from vlm_train.ranks import ALONE, Ranks
+from vlm_train.shard_parameters import WholeForward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ class StepResult:
     num_padding: int
     """Padding and empty rows."""
     samples: tuple[SampleLoss, ...]
-    """Every sample of the step in the order of its rows, empty rows apart."""
+    """Every sample that this rank had in the step, in the order of its rows, empty rows apart."""
 
 
 class Trainer:
@@ -74,57 +76,67 @@ class Trainer:
 
     def __init__(
         self,
-        module: nn.Module,
-        family: Family,
+        whole: WholeForward,
         optimizer: Optimizer,
         *,
         precision: Precision,
         grad_norm_clip: float,
         balance_experts: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.module = module
+        self.module = whole.module
         self.optimizer = optimizer
-        self.routers = RouterWatch(module)
+        self.routers = RouterWatch(whole.module)
         self._balance = balance_experts and self.routers.can_balance
-        self._family = family
+        self._whole = whole
         self._precision = precision
         self._grad_norm_clip = grad_norm_clip
-        self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._ranks = ranks
+        self._trained = [parameter for parameter in whole.parameters() if parameter.requires_grad]
+        self._device = self._trained[0].device
 
     def take_step(self, batches: Sequence[Batch], *, step: int) -> StepResult:
-        """Update the weights by the micro-batches of one step.
+        """Update the weights by one step, of whose micro-batches ``batches`` are those of this rank.
 
-        Raises DataError, before anything is updated, when the loss or the gradient is not finite.
+        The numbers of the result are those of all ranks, its samples those of this one. Raises DataError, on every rank
+        and before anything is updated, when the loss or the gradient is not finite.
         """
-        num_supervised = sum(batch.num_supervised_tokens for batch in batches)
+        num_supervised = int(self._summed([sum(batch.num_supervised_tokens for batch in batches)])[0])
         self.optimizer.zero_grad(set_to_none=True)
         sums = [self._add_gradient(batch, num_supervised) for batch in batches]
         norm = clip_gradients(self._trained, max_norm=self._grad_norm_clip)
         # All numbers of the step leave the device at once: this is the one place where it is waited for.
         *losses, grad_norm = torch.cat([*sums, norm.double().reshape(1)]).tolist()
         samples = sample_losses(batches, losses)
-        loss = sum(losses) / max(1, num_supervised)
+        counts = [sum(batch.num_tokens for batch in batches), sum(batch.num_padding for batch in batches)]
+        loss_sum, num_tokens, num_padding = self._summed([sum(losses), *counts])
+        loss = loss_sum / max(1, num_supervised)
         refuse_non_finite(loss, grad_norm, samples=samples, step=step)
         self.optimizer.step()
+        loads = self.routers.step_loads()
+        if loads is not None:
+            self._ranks.add_up(loads)
         self.routers.end_step(balance=self._balance)
         return StepResult(
             loss=loss,
             grad_norm=grad_norm,
             num_supervised_tokens=num_supervised,
-            num_tokens=sum(batch.num_tokens for batch in batches),
-            num_padding=sum(batch.num_padding for batch in batches),
+            num_tokens=int(num_tokens),
+            num_padding=int(num_padding),
             samples=samples,
         )
 
+    def _summed(self, values: Sequence[float]) -> list[float]:
+        """Each value, summed over the ranks."""
+        if self._ranks.is_alone:
+            return list(values)
+        return self._ranks.add_up(torch.tensor(values, dtype=torch.float64, device=self._device)).tolist()
+
     def _add_gradient(self, batch: Batch, num_supervised: int) -> Tensor:
         """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up."""
-        device = self._trained[0].device
-        on_device = batch.to(device)
-        with self._precision.context(device):
-            with self.routers.counting(on_device.is_real_BT):
-                hidden_BTD = self._family.hidden_states(self.module, on_device)
-            hidden_ND = hidden_BTD.flatten(0, 1)[on_device.places_N]
-            losses_N = token_losses(self._family.output_layer(self.module), hidden_ND, on_device.targets_N)
+        on_device = batch.to(self._device)
+        with self._precision.context(self._device), self.routers.counting(on_device.is_real_BT):
+            losses_N = self._whole(on_device)
         torch.autograd.backward(losses_N.sum() / max(1, num_supervised))
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,15 @@ def adapter_targets(module: nn.Module, section: LoraSection) -> AdapterTargets:
     """The linear layers that ``[policy.lora] target_modules`` names.
 
     A list names the ends of module names, a string is a regular expression over whole names, ``all-linear`` takes every
-    linear layer that is called as a module. Raises ConfigError for a name that matches none, with the nearest, and for
+    linear layer that is called as a module, the output layer apart. Raises ConfigError for a name that
+    matches none, with the nearest, and for
     a layer whose weight is used without calling it: its adapter would train on nothing.
     """
     linear = {name: one for name, one in module.named_modules() if isinstance(one, nn.Linear)}
     bypassed = {name: why for name in linear if (why := _bypassed(module, name)) is not None}
     if section.target_modules == ALL_LINEAR:
-        names = [name for name in linear if name not in bypassed and linear[name].weight.requires_grad]
+        trainable = [name for name in linear if linear[name].weight.requires_grad and name not in bypassed]
+        names = [name for name in trainable if name.rpartition(".")[2] != OUTPUT_LAYER]  # as peft understands it
         return AdapterTargets(names=tuple(sorted(names)), bypassed=tuple(sorted(bypassed)))
     wanted = [section.target_modules] if isinstance(section.target_modules, str) else list(section.target_modules)
     if not any(wanted):
@@ -75,22 +77,24 @@ def add_adapters(module: nn.Module, section: LoraSection) -> AdapterTargets:
     return targets
 
 
-def merged_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The weights under their names in the base model, each adapter's product added to the layer beside it."""
+def merged_state_dict(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights``, the whole state of ``module``, under their names in the base model, adapters added in."""
     from peft.tuners.lora import LoraLayer
 
     layers = {name: one for name, one in module.named_modules() if isinstance(one, LoraLayer)}
     merged = {}
-    for name, value in module.state_dict().items():
+    for name, value in weights.items():
         plain = _plain_name(name)
         if plain is not None:
             owner = name.removesuffix(".base_layer.weight")
-            merged[plain] = _with_adapter(layers[owner], value) if owner != name else value
+            merged[plain] = _with_adapter(layers[owner], value, weights, owner) if owner != name else value
     return merged
 
 
-def export_adapter(module: nn.Module, *, base: str, folder: Path) -> Path:
-    """Write the adapters alone, as ``peft.PeftModel.from_pretrained(base, folder)`` reads them; whole, by rename.
+def export_adapter(module: nn.Module, weights: Mapping[str, Tensor], *, base: str, folder: Path) -> Path:
+    """Write the adapters in ``weights`` alone, as ``peft.PeftModel.from_pretrained(base, folder)`` reads them.
+
+    Appears whole, by rename.
 
     Raises ConfigError when ``folder`` exists, StorageError when it cannot be written.
     """
@@ -100,7 +104,7 @@ def export_adapter(module: nn.Module, *, base: str, folder: Path) -> Path:
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")
     held: Any = module
-    tensors = get_peft_model_state_dict(held, adapter_name=ADAPTER)
+    tensors = get_peft_model_state_dict(held, state_dict=dict(weights), adapter_name=ADAPTER)
     config = held.peft_config[ADAPTER]
     config.base_model_name_or_path = base
     config.inference_mode = True
@@ -151,8 +155,6 @@ def _bypassed(module: nn.Module, name: str) -> str | None:
     above, _, own = name.rpartition(".")
     if own == "out_proj" and "Mamba" in type(module.get_submodule(above)).__name__:
         return "the fused Mamba kernel reads its weight and never calls it, so an adapter would train on nothing"
-    if own == OUTPUT_LAYER:
-        return "the loss reads the weight of the output layer and never calls it, so it would train on nothing"
     return None
 
 
@@ -179,8 +181,8 @@ def _plain_name(name: str) -> str | None:
 
 
 @torch.no_grad()
-def _with_adapter(layer: Any, weight: Tensor) -> Tensor:
+def _with_adapter(layer: Any, weight: Tensor, weights: Mapping[str, Tensor], owner: str) -> Tensor:
     """The sum in fp32, then in the type of the weight."""
-    down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
+    down, up = (weights[f"{owner}.{one}.{ADAPTER}.weight"].float() for one in ("lora_A", "lora_B"))
     merged: Tensor = weight.float() + layer.scaling[ADAPTER] * (up @ down)
     return merged.to(weight.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from vlm_catalogs.errors import ConfigError
+from vlm_train.shard_parameters import whole_number
 from vlm_train.trainable import nearest_names
 
 EVERYTHING_ELSE = "default"
@@ -76,7 +77,9 @@ def set_lr(optimizer: Optimizer, factor: float) -> float:
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:
     """The norm of the gradient before clipping; a ``max_norm`` of 0 measures only."""
     trained = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    norm = whole_number(
+        nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    )
     if max_norm > 0 and bool(torch.isfinite(norm)):
         nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
     return norm

@@ -1,35 +1,48 @@
 """The story of ``vlm-train run``: check, load, plan, steps, checkpoints, export."""
 
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
+from torch import Tensor
 
 from vlm_catalogs.config import Config, describe_mode
-from vlm_catalogs.console import fact, note, result
+from vlm_catalogs.console import be_quiet, fact, note, result
 from vlm_train.checkpoint import RunState, checkpoint_path, load_tensors, save_checkpoint
 from vlm_train.epoch import DatasetToDraw, plan_epoch
 from vlm_train.epoch_files import epoch_table
 from vlm_train.export import adapter_path, export_path, export_weights
-from vlm_train.live_view import LiveView
 from vlm_train.load import load_family_of, load_trainer, refuse_leaking_rows
-from vlm_train.loggers import missing_loggers, numbers_of, open_all
+from vlm_train.loggers import missing_loggers
 from vlm_train.loop import SampleLoss, StepResult, Trainer, seed_step
 from vlm_train.lora import export_adapter
-from vlm_train.metrics import MetricsLog, open_metrics
 from vlm_train.models.family import Family
 from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.optimizer import set_lr
-from vlm_train.run_plan import RunPlan, plan_run, refuse_several_processes
+from vlm_train.rank_rows import rows_of_rank
+from vlm_train.ranks import Ranks, join, leave, ranks_of
+from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.sample_loss import SampleLossLog
-from vlm_train.start import Start, decide_start, run_fingerprint, write_run_files
+from vlm_train.shard_parameters import full_state_dict
+from vlm_train.start import (
+    Start,
+    decide_start,
+    refuse_private_folder,
+    rows_of_run,
+    run_fingerprint,
+    write_run_files,
+)
+from vlm_train.step_reports import open_reports
 from vlm_train.stop_request import StopRequest
 from vlm_train.stream import (
     EncodedRow,
@@ -50,6 +63,7 @@ class Run:
     """Everything that the steps of one attempt need."""
 
     config: Config
+    ranks: Ranks
     plan: RunPlan
     start: Start
     datasets: list[DatasetToDraw]
@@ -75,15 +89,37 @@ class Run:
 
 
 def run_training(config: Config, *, resume: bool) -> int:
-    """Train as ``config`` says, from the start or from the newest checkpoint; the exit code."""
-    refuse_several_processes()
+    """Train as ``config`` says, from the start or from the newest checkpoint; the exit code.
+
+    One of the processes of a run, or the only one: the environment says which.
+    """
+    ranks = ranks_of(config)
+    if not ranks.is_first:
+        be_quiet()
+    join(ranks)
+    try:
+        return _run_rank(config, ranks, resume=resume)
+    finally:
+        leave(ranks)
+
+
+def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     for text in (*config.notes, *missing_loggers(config.logging.logger)):
         note(text)
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)
-    plan = plan_run(config, num_draws=sum(dataset.num_draws for dataset in datasets))
+    plan = plan_run(
+        config,
+        num_draws=sum(dataset.num_draws for dataset in datasets),
+        num_ranks=ranks.size,
+        known_rows=rows_of_run(config) if resume or config.train.resume else None,
+    )
+    rows = plan.order.rows_per_step
+    if rows != config.train.train_batch_per_replica * ranks.size:
+        note(f"{rows} rows a step, {rows // ranks.size} for each of {ranks.size} ranks, whatever the batch per replica")
     fingerprint = run_fingerprint(config, mix.manifest, rows_per_step=plan.order.rows_per_step)
     start = decide_start(config, resume=resume, fingerprint=fingerprint)
+    ranks.wait()  # all have looked before the first one writes
     fact(f"mode: {describe_mode(config)}")
     fact(f"mix: {mix.folder}, {len(datasets)} datasets")
     fact(f"plan: {plan.describe()}")
@@ -92,7 +128,7 @@ def run_training(config: Config, *, resume: bool) -> int:
     hush_progress_bars()
     set_determinism(config)
     with closing(SampleStore(mix)) as store:
-        return _train(_load(config, plan, start, datasets, fingerprint, mix, store))
+        return _train(_load(config, plan, start, datasets, fingerprint, mix, store, ranks))
 
 
 def set_determinism(config: Config) -> None:
@@ -112,13 +148,14 @@ def _load(
     fingerprint: dict[str, Any],
     mix: OpenMix,
     store: SampleStore,
+    ranks: Ranks,
 ) -> Run:
     family = load_family_of(config)
     if config.train.sequence_packing:
         movement = refuse_leaking_rows(config, family)
         fact(f"packing: samples in one row do not see each other (leak probe: {movement.share:.1g} of 1)")
     encoder = RowEncoder(store, family, load_renderers(config, mix), max_bad_samples=config.stream.max_bad_samples)
-    trainer, trainable = load_trainer(config, family)
+    trainer, trainable = load_trainer(config, family, ranks)
     for line in trainable.lines():
         fact(line)
     if start.checkpoint is not None:
@@ -127,9 +164,11 @@ def _load(
             module=trainer.module,
             optimizer=trainer.optimizer,
             only_trainable=config.policy.lora is not None,
+            ranks=ranks,
         )
     return Run(
         config=config,
+        ranks=ranks,
         plan=plan,
         start=start,
         datasets=datasets,
@@ -141,23 +180,24 @@ def _load(
 
 
 def _train(run: Run) -> int:
-    write_run_files(run.config, run.start, run.fingerprint)
+    if run.ranks.is_first:
+        write_run_files(run.config, run.start, run.fingerprint)
+    run.ranks.wait()
+    refuse_private_folder(run.start)
     first = run.start.state.step if run.start.state else 0
     done = first
+    reports = open_reports(run.config, run.output_dir, total_steps=run.plan.total_steps)
     with (
-        open_metrics(run.output_dir) as log,
-        open_all(run.config, run.output_dir) as loggers,
-        LiveView(total_steps=run.plan.total_steps, log_interval=run.config.logging.log_interval) as view,
+        reports if run.ranks.is_first else nullcontext() as shown,
         StopRequest() as stop,
-        SampleLossLog(run.output_dir, attempt=log.attempt, steps_per_write=run.config.logging.log_interval) as lines,
+        _sample_losses(run, attempt=run.ranks.largest(shown.attempt if shown else 0)) as lines,
         closing(_encoded_steps(run, first)) as steps,
     ):
-        while done < run.plan.total_steps and stop.signal is None:
-            metrics = _one_step(run, steps, done, log, lines)
+        while done < run.plan.total_steps and not _all_stop(run, stop):
+            metrics = _one_step(run, steps, done, lines)
             done += 1
-            view.show(metrics)
-            for logger in loggers:
-                logger.log(numbers_of(metrics), step=metrics["step"])
+            if shown is not None:
+                shown.show(metrics)
             if run.config.train.ckpt.enable_checkpoint and done % run.config.train.ckpt.save_freq == 0:
                 _save(run, done)
     if stop.signal is not None and done < run.plan.total_steps:
@@ -165,24 +205,42 @@ def _train(run: Run) -> int:
     return _finish(run, done)
 
 
+def _all_stop(run: Run, stop: StopRequest) -> bool:
+    """True once any rank was asked to stop: all leave after the same step."""
+    asked = run.ranks.largest(stop.signal or 0)
+    if asked and stop.signal is None:
+        stop.signal = signal.Signals(asked)
+    return bool(asked)
+
+
+def _sample_losses(run: Run, *, attempt: int) -> SampleLossLog:
+    every = run.config.logging.log_interval
+    return SampleLossLog(run.output_dir, attempt=attempt, steps_per_write=every, rank=run.ranks.rank)
+
+
 def _encoded_steps(run: Run, done: int) -> Generator[list[EncodedRow]]:
     """The rows of every step from ``done`` on, over epochs; the table of an epoch is written before it trains."""
     num_workers = run.config.stream.num_workers or run.config.train.train_policy.dataloader_num_workers
     for epoch in range(done // run.plan.steps_per_epoch, run.config.train.epoch):
-        table = epoch_table(
-            run.output_dir,
-            epoch,
-            plan=lambda number: plan_epoch(run.datasets, epoch=number, order=run.plan.order),
-        )
+        table = run.ranks.first_then_all(partial(_planned_epoch, run, epoch))
         first_step = done % run.plan.steps_per_epoch if epoch == done // run.plan.steps_per_epoch else 0
-        rows = planned_rows(table, first_step=first_step)
+        rows = rows_of_rank(
+            planned_rows(table, first_step=first_step),
+            rows_per_step=run.plan.order.rows_per_step,
+            rank=run.ranks.rank,
+            num_ranks=run.ranks.size,
+        )
         with closing(encoded_in_order(rows, run.encoder.encode, num_workers=num_workers)) as encoded:
-            yield from steps_of(encoded, rows_per_step=run.plan.order.rows_per_step)
+            yield from steps_of(encoded, rows_per_step=run.plan.order.rows_per_step // run.ranks.size)
 
 
-def _one_step(
-    run: Run, steps: Iterator[list[EncodedRow]], done: int, log: MetricsLog, lines: SampleLossLog
-) -> dict[str, Any]:
+def _planned_epoch(run: Run, epoch: int) -> pa.Table:
+    return epoch_table(
+        run.output_dir, epoch, plan=lambda number: plan_epoch(run.datasets, epoch=number, order=run.plan.order)
+    )
+
+
+def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, lines: SampleLossLog) -> dict[str, Any]:
     began = time.perf_counter()
     rows = next(steps)
     size = run.plan.mini_batch
@@ -197,10 +255,10 @@ def _one_step(
     if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})
-    problems = [problem for row in rows for problem in row.problems]
+    metrics.update(dataset_metrics(run.ranks.gather(list(outcome.samples))))
+    problems = run.ranks.gather([problem for row in rows for problem in row.problems])
     if problems:
         metrics["data/undecodable"] = problems
-    log.write(metrics)
     if run.config.stream.log_sample_loss:
         lines.add(metrics["epoch"], planned_samples(rows), outcome.samples)
     return metrics
@@ -219,7 +277,6 @@ def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: fl
         "train/useful_tokens_per_second": outcome.num_tokens / seconds,
         "train/padding_share": outcome.num_padding / max(1, outcome.num_tokens + outcome.num_padding),
         "data/wait_seconds": waited,
-        **dataset_metrics(outcome.samples),
     }
 
 
@@ -240,7 +297,9 @@ def dataset_metrics(samples: Sequence[SampleLoss]) -> dict[str, float]:
 
 def _save(run: Run, done: int) -> Path:
     path = checkpoint_path(run.output_dir, done)
-    if path.exists():
+    exists = path.exists()
+    run.ranks.wait()  # all have looked before anyone writes
+    if exists:
         return path
     return save_checkpoint(
         run.output_dir,
@@ -249,6 +308,7 @@ def _save(run: Run, done: int) -> Path:
         optimizer=run.trainer.optimizer,
         max_keep=run.config.train.ckpt.max_keep,
         only_trainable=run.config.policy.lora is not None,
+        ranks=run.ranks,
     )
 
 
@@ -268,13 +328,18 @@ def _finish(run: Run, done: int) -> int:
     if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
         fact(f"checkpoint: {_save(run, done)}")
     if ckpt.export_safetensors:
-        folder = export_path(run.output_dir, done)
-        if run.config.policy.lora is not None and not adapter_path(run.output_dir, done).exists():
-            adapter = export_adapter(
-                run.trainer.module,
-                base=run.config.policy.model_name_or_path,
-                folder=adapter_path(run.output_dir, done),
-            )
-            fact(f"adapters: {adapter}")
-        result(f"model: {folder if folder.exists() else export_weights(run.trainer.module, run.config, folder)}")
+        weights = full_state_dict(run.trainer.module, ranks=run.ranks)
+        if run.ranks.is_first:
+            _export(run, done, weights)
+        run.ranks.wait()
     return 0
+
+
+def _export(run: Run, done: int, weights: dict[str, Tensor]) -> None:
+    """Write what is not there yet: the model, and the adapters where there are any."""
+    module, config = run.trainer.module, run.config
+    folder, adapters = export_path(run.output_dir, done), adapter_path(run.output_dir, done)
+    if config.policy.lora is not None and not adapters.exists():
+        base = config.policy.model_name_or_path
+        fact(f"adapters: {export_adapter(module, weights, base=base, folder=adapters)}")
+    result(f"model: {folder if folder.exists() else export_weights(module, weights, config, folder)}")

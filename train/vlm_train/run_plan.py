@@ -1,7 +1,5 @@
 """The numbers of a run, decided before anything is loaded: rows, steps, schedule, order. Pure, no torch."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlm_catalogs.config import Config
@@ -32,13 +30,13 @@ class RunPlan:
         )
 
 
-def plan_run(config: Config, *, num_draws: int) -> RunPlan:
-    """The plan of a run whose epochs draw ``num_draws`` samples.
+def plan_run(config: Config, *, num_draws: int, num_ranks: int = 1, known_rows: int | None = None) -> RunPlan:
+    """The plan of a run whose epochs draw ``num_draws`` samples; ``known_rows`` a step were settled by its first start.
 
-    Raises ConfigError, listing values that work, when rows and micro-batches do not fit (semantics C1).
+    Raises ConfigError, listing values that work, when rows, ranks and micro-batches do not fit (semantics C1).
     """
     policy = config.train.train_policy
-    order = order_settings(config)
+    order = order_settings(config, num_ranks=num_ranks, known_rows=known_rows)
     per_epoch = steps_per_epoch(num_draws, order=order)
     if per_epoch == 0:
         raise ConfigError(
@@ -56,17 +54,24 @@ def plan_run(config: Config, *, num_draws: int) -> RunPlan:
     return RunPlan(order=order, mini_batch=policy.mini_batch, steps_per_epoch=per_epoch, schedule=schedule)
 
 
-def order_settings(config: Config) -> OrderSettings:
-    """The order that the TOML asks for; rows of a step must be whole micro-batches."""
+def order_settings(config: Config, *, num_ranks: int = 1, known_rows: int | None = None) -> OrderSettings:
+    """The order that the TOML asks for; each rank's rows of a step must be whole micro-batches."""
     policy = config.train.train_policy
     rows, key = config.stream.rows_per_step, "stream.rows_per_step"
     if rows is None:
-        rows, key = config.train.train_batch_per_replica, "train.train_batch_per_replica"
-    if rows % policy.mini_batch:
+        rows, key = config.train.train_batch_per_replica * num_ranks, "train.train_batch_per_replica"
+        rows = known_rows or rows
+    if rows % num_ranks:
         works = ", ".join(str(size) for size in range(1, rows + 1) if rows % size == 0)
         raise ConfigError(
-            f"{config.where(key)}: {key}: {rows} rows do not divide by mini_batch = {policy.mini_batch}; "
-            f"mini_batch could be {works}"
+            f"{config.where(key)}: {key}: {rows} rows a step do not divide by {num_ranks} ranks; {works} ranks would do"
+        )
+    if rows // num_ranks % policy.mini_batch:
+        share = rows // num_ranks
+        works = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {share} rows a step and rank do not divide by mini_batch = "
+            f"{policy.mini_batch}; mini_batch could be {works}"
         )
     return OrderSettings(
         seed=policy.dataloader_seed,
@@ -74,10 +79,3 @@ def order_settings(config: Config) -> OrderSettings:
         shuffle=policy.dataloader_shuffle,
         drop_last=policy.dataloader_drop_last,
     )
-
-
-def refuse_several_processes(environment: Mapping[str, str] = os.environ) -> None:
-    """Raise ConfigError under a launcher with more than one process."""
-    size = environment.get("WORLD_SIZE", "1")
-    if size != "1":
-        raise ConfigError(f"WORLD_SIZE = {size}: training in several processes is not built yet; start vlm-train alone")

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import tomli
+
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
@@ -18,6 +20,7 @@ from vlm_train.metrics import METRICS_FILE
 
 FINGERPRINT_FILE = "fingerprint.json"
 CONFIG_FILE = "config.toml"
+ROWS_PER_STEP = "rows per step"
 BASE_WEIGHTS = "base weights"
 """Key of the fingerprint of a LoRA run: its checkpoints hold the adapters only."""
 OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "sample_loss", "safetensors", "adapters")
@@ -46,7 +49,7 @@ def run_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -
         "policy.model_max_length": config.policy.model_max_length,
         "train.sequence_packing": config.train.sequence_packing,
         "mix.length_policy": manifest.length_policy,
-        "rows per step": rows_per_step,
+        ROWS_PER_STEP: rows_per_step,
         "train.seed": config.train.seed or 0,
         "train.train_policy.dataloader_seed": policy.dataloader_seed,
         "train.train_policy.dataloader_shuffle": policy.dataloader_shuffle,
@@ -62,6 +65,23 @@ def _adapter_fingerprint(config: Config) -> dict[str, Any]:
 
     base = base_weights_hash(config.policy.model_name_or_path, revision=config.policy.model_revision)
     return {"policy.lora": json_text.loads(json_text.dumps(asdict(config.policy.lora))), BASE_WEIGHTS: base}
+
+
+def rows_of_run(config: Config) -> int | None:
+    """The rows per step that the first start of a run settled: they hold for any number of ranks (semantics C1).
+
+    None where there is no run to go on with, and where the TOML now asks for another batch: that is a change, which the
+    fingerprints will name.
+    """
+    output_dir = Path(config.train.output_dir)
+    first_config = output_dir / CONFIG_FILE
+    if not ((output_dir / FINGERPRINT_FILE).exists() and first_config.exists()):
+        return None
+    before = tomli.loads(first_config.read_text())["train"]["train_batch_per_replica"]
+    if before != config.train.train_batch_per_replica:
+        return None
+    rows = _read_fingerprint(output_dir).get(ROWS_PER_STEP)
+    return rows if isinstance(rows, int) else None
 
 
 def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]) -> Start:
@@ -104,6 +124,13 @@ def checkpoint_at(path: Path) -> Path:
     if not found:
         raise ConfigError(f"train.resume: {path}: neither a checkpoint (step-N) nor a run with a complete one")
     return found[-1]
+
+
+def refuse_private_folder(start: Start) -> None:
+    """Raise StorageError on a rank that does not see what the first rank has written."""
+    path = start.output_dir / FINGERPRINT_FILE
+    if not path.exists():
+        raise StorageError(f"{path}: not seen by every machine of the run; name a shared folder in train.output_dir")
 
 
 def write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]) -> None:

@@ -53,6 +53,7 @@ class PlannedRow:
     index_in_shard: int
     tokens: int
     supervised_tokens: int
+    vision_patches: int
     status: str
 
     @property

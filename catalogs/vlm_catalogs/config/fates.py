@@ -13,7 +13,7 @@ NO_DIFFUSION = "only vision-language models are trained here"
 USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss will be [validation] enable"
 SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
 SPEED_ONLY = "not built yet; changes speed or memory, not results"
-ONE_PROCESS = "not built yet: this version trains in one process"
+DATA_PARALLEL_ONLY = "not built yet: ranks share rows and parameters (dp_shard_size, dp_replicate_size)"
 UPLOADS = "uploads are not built yet; the files stay in output_dir"
 NO_REVIEWED_KERNELS = "liger kernels are not built yet; leave it false"
 
@@ -129,8 +129,6 @@ MEANINGLESS: dict[str, Fate] = {
 PERFORMANCE: dict[str, Fate] = {
     **_noted(SPEED_ONLY, "train.compile", "train.async_tp_enabled", "train.activation_offload", unless=(False,)),
     **_noted(SPEED_ONLY, "train.fa_version"),
-    **_noted(SPEED_ONLY, "train.fsdp_reduce_dtype", unless=("float32",)),
-    **_noted(SPEED_ONLY, "train.fsdp_reshard_after_forward", unless=("default",)),
     **_noted(SPEED_ONLY, "train.train_policy.enable_dp_load_balancing", unless=(False,)),
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_pool_size", unless=(32,)),
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_max_tokens_for_batch"),
@@ -161,13 +159,11 @@ PERFORMANCE: dict[str, Fate] = {
 
 NOT_BUILT: dict[str, Fate] = {
     **_refused(
-        f"{ONE_PROCESS}; set it to 1",
-        *(f"policy.parallelism.{key}" for key in ("dp_replicate_size", "tp_size", "ep_size", "cp_size", "pp_size")),
+        f"{DATA_PARALLEL_ONLY}; set it to 1",
+        *(f"policy.parallelism.{key}" for key in ("tp_size", "ep_size", "cp_size", "pp_size")),
         unless=(1,),
     ),
-    **_refused(f"{ONE_PROCESS}; set it to 1 or -1", "policy.parallelism.dp_shard_size", unless=(1, -1)),
     **_refused("packing is not built yet; leave it false", "train.sequence_packing", unless=(False,)),
-    **_refused("offloading is not built yet; leave it false", "train.fsdp_offload", unless=(False,)),
     **_refused("8-bit training is not built yet; leave it false", "train.fp8.enable_fp8", unless=(False,)),
     **_refused("4-bit training is not built yet; leave it false", "train.fp4.enable_fp4", unless=(False,)),
     **_noted("low precision is not built yet, so nothing reads it", "train.fp8", "train.fp4"),

@@ -140,8 +140,11 @@ class TrainSection:
     master_dtype: Dtype = "float32"
     """Type of the parameters that the optimizer keeps."""
     fsdp_reduce_dtype: Dtype = "float32"
+    """Type of gradients on their way between ranks, where param_dtype is not master_dtype."""
     fsdp_offload: bool = False
+    """Keep parameters and optimizer state in the memory of the CPU; on CUDA with several ranks."""
     fsdp_reshard_after_forward: Literal["default", "always", "never"] = "default"
+    """Give gathered parameters back after the forward pass: ``default`` all but the root group."""
     compile: bool = True
     """Compile the model on CUDA."""
     seed: Count | None = None
@@ -160,8 +163,9 @@ class ParallelismSection:
     """[policy.parallelism]: how ranks share the work."""
 
     dp_shard_size: Annotated[int, Bound(low=-1)] = 1
-    """Ranks that share one copy of the parameters; -1 takes all that are left."""
+    """Ranks that share one copy of the parameters; -1, and leaving it out, takes all GPUs that are left."""
     dp_replicate_size: PositiveCount = 1
+    """Copies of the parameters."""
     tp_size: PositiveCount = 1
     ep_size: PositiveCount = 1
     cp_size: PositiveCount = 1

@@ -1,0 +1,102 @@
+"""A run on all GPUs of one machine without a launcher: one process each, ended together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.console import fact
+from vlm_catalogs.errors import ConfigError
+from vlm_train.ranks import parallelism_of
+
+SECONDS_TO_END = 20.0
+"""What the other ranks get to end by themselves once one has failed."""
+SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def local_processes(config: Config, environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes this command starts: 1 where a launcher has started it, or where one is enough.
+
+    Raises ConfigError when the TOML asks for more GPUs than there are.
+    """
+    if "WORLD_SIZE" in environment:
+        return 1
+    import torch
+
+    replicate, shard = parallelism_of(config)
+    num_gpus = torch.cuda.device_count()
+    if shard == -1:
+        shard = max(1, num_gpus // replicate)
+    if 0 < num_gpus < replicate * shard:
+        raise ConfigError(
+            f"policy.parallelism: {replicate} x {shard} ranks, but this machine has {num_gpus} GPUs; start the same "
+            "command on several machines with torchrun or Slurm (configs/launch/)"
+        )
+    return replicate * shard
+
+
+def run_locally(command: Sequence[str], *, num_processes: int) -> int:
+    """Run ``command`` as ``num_processes`` ranks; the exit code of the first that fails, else 0.
+
+    A signal to end goes to all of them. When one fails the others are asked to end, then killed.
+    """
+    settings = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    fact(f"starting {num_processes} processes on this machine")
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(num_processes)
+    ]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, lambda got, _frame: _tell(ranks, got))
+        return _wait(ranks)
+    finally:
+        for one in ranks:
+            if one.poll() is None:
+                one.kill()
+                one.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def this_command(arguments: Sequence[str]) -> list[str]:
+    """How another process runs ``vlm-train`` with ``arguments``."""
+    return [sys.executable, "-m", "vlm_train.cli", *arguments]
+
+
+def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> int:
+    while True:
+        codes = [one.poll() for one in ranks]
+        failed = next((code for code in codes if code), None)
+        if failed is not None:
+            _end(ranks)
+            return failed if failed > 0 else 128 - failed
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _end(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Ask, wait, kill. A rank in a collective call waits for one that has gone, and does not hear."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    _tell(ranks, signal.SIGTERM)
+    while time.monotonic() < deadline and any(one.poll() is None for one in ranks):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    _tell(ranks, signal.SIGKILL)
+
+
+def _tell(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
+    for one in ranks:
+        if one.poll() is None:
+            one.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
