@@ -33,11 +33,12 @@ from vlm_prep.lengths import (
 )
 from vlm_prep.mix import PreparedSource, make_manifest, profiles, repeat_factor
 from vlm_prep.raw_sample import Limits
-from vlm_prep.reasons import MEANINGS
+from vlm_prep.reasons import MEANINGS, meaning_of
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
 from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
 from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
+from vlm_prep.where import Condition, check_condition
 from vlm_prep.workers import num_processes, run_tasks
 
 SMALL_BYTES = 64 << 20
@@ -87,6 +88,8 @@ def build_mix(config: Config) -> Path:
     plan = plan_build(config)
     for text in plan.notes:
         note(text)
+    for condition in _rules(config, plan).conditions:
+        check_condition(condition)
     renderers = _load_renderers(config, plan)
     log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
     with staging_folder(Path(config.mix.shards)) as staging:
@@ -228,6 +231,7 @@ def _population(prepared: Sequence[PreparedSource]) -> Population:
     return Population(
         samples=tuple(path for source in prepared for path in source.tables("samples.parquet")),
         lengths=tuple(path for source in prepared for path in source.tables(lengths_name(source.encoding))),
+        media=tuple(path for source in prepared for path in source.tables("media.parquet")),
     )
 
 
@@ -237,6 +241,10 @@ def _rules(config: Config, plan: BuildPlan) -> Rules:
         include_video=config.custom.include_video,
         model_max_length=config.policy.model_max_length,
         seed=config.mix.seed,
+        conditions=tuple(
+            Condition(name=name, sql=sql, origin=config.where(f"mix.select.where.{name}"))
+            for name, sql in config.mix.select.where.items()
+        ),
     )
 
 
@@ -253,8 +261,7 @@ def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> 
         reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason is not None)
         counts[source.name] = source.num_kept - reasons.total()
         for reason, number in reasons.most_common():
-            meaning = MEANINGS.get(reason, "it cannot become tokens")
-            note(f"{source.name}: {number:,} of {source.num_kept:,} not selected: {reason} ({meaning})")
+            note(f"{source.name}: {number:,} of {source.num_kept:,} not selected: {reason} ({meaning_of(reason)})")
     return counts
 
 

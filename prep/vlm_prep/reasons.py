@@ -21,6 +21,8 @@ VIDEO_NOT_INCLUDED = "video_not_included"
 LONGER_THAN_MODEL_MAX_LENGTH = "longer_than_model_max_length"
 NO_SUPERVISED_TOKENS = "no_supervised_tokens"
 NOT_IN_SUBSAMPLE = "not_in_subsample"
+WHERE = "where:"
+"""Begins the reason of a condition; its name follows."""
 
 MEANINGS: dict[str, str] = {
     UNREADABLE_JSON: "the text is not JSON that can be stored (broken, NaN, lone surrogates, huge integers, too deep)",
@@ -43,3 +45,10 @@ MEANINGS: dict[str, str] = {
     NOT_IN_SUBSAMPLE: "left out by repeat_time or subsample_config below 1",
 }
 """Reason -> meaning. Rendering adds reasons of its own to a selection: why a conversation cannot become tokens."""
+
+
+def meaning_of(reason: str) -> str:
+    """What a reason says about the samples that left by it."""
+    if reason.startswith(WHERE):
+        return f"[mix.select.where] {reason.removeprefix(WHERE)} is not true of it"
+    return MEANINGS.get(reason, "it cannot become tokens")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.tables import SELECTION
 from vlm_prep.sql import read_sql
+from vlm_prep.where import Condition, Tables, refused_samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Population:
 
     samples: tuple[Path, ...]
     lengths: tuple[Path, ...]
+    media: tuple[Path, ...] = ()
+    """Read only when there are conditions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Rules:
     include_video: bool
     model_max_length: int
     seed: int
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
     if collision is not None:
         _, dataset, sample_id, other_id = collision
         raise DataError(f"{dataset}: samples {sample_id!r} and {other_id!r} have one sample_key; ids must be unique")
+    tables = Tables(samples=population.samples, lengths=population.lengths, media=population.media)
+    index.register("refused", refused_samples(tables, rules.conditions))
     parameters = {
         "samples": samples,
         "lengths": [str(path) for path in population.lengths],

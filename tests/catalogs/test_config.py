@@ -357,6 +357,7 @@ def test_the_mode_says_how_it_was_decided(tmp_path: Path) -> None:
 
 
 MIX_CHANGES = [
+    "mix.select.where={large='min_side > 64'}",
     "custom.include_video=true",
     "custom.use_i4=true",
     "policy.model_max_length=512",

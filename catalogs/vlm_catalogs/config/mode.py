@@ -43,4 +43,5 @@ def mix_settings(config: Config) -> dict[str, object]:
             }
             for source in mix.source
         ],
+        **({"mix.select.where": [list(each) for each in mix.select.where.items()]} if mix.select.where else {}),
     }

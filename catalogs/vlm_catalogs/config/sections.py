@@ -261,6 +261,14 @@ class MixSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelectSection:
+    """[mix.select]: which converted samples the mix uses."""
+
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Name -> SQL condition on a sample; one that is not true leaves it out, with the reason ``where:<name>``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MixSection:
     """[mix]: what the mix is made of, and where it lies."""
 
@@ -287,6 +295,7 @@ class MixSection:
     num_workers: Count = 0
     """Processes that convert; 0 uses every core."""
     fetch_media: bool = False
+    select: SelectSection = SelectSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

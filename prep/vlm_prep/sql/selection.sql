@@ -1,5 +1,5 @@
 -- A row per kept sample: is it in the mix, and if not, why (semantics B1). The first reason that holds is the one given.
--- $samples, $lengths: files; $datasets, $fractions: parallel lists; $include_video, $model_max_length, $seed.
+-- The relation refused: sample_key, reason of what a condition leaves out. $samples, $lengths: files; $datasets, $fractions: parallel lists; $include_video, $model_max_length, $seed.
 with datasets as (
     select unnest($datasets::varchar[]) as dataset, unnest($fractions::double[]) as fraction
 ),
@@ -29,6 +29,7 @@ judged as (
         longest.vision_patches,
         case
             when samples.num_videos > 0 and not $include_video then 'video_not_included'
+            when refused.reason is not null then refused.reason
             when problems.problem is not null then problems.problem
             when longest.total_tokens > $model_max_length then 'longer_than_model_max_length'
             when problems.least_supervised_tokens = 0 then 'no_supervised_tokens'
@@ -36,6 +37,7 @@ judged as (
     from read_parquet($samples) as samples
     join problems using (sample_key)
     join lengths as longest on longest.sample_key = samples.sample_key and longest.nth_longest = 1
+    left join refused on refused.sample_key = samples.sample_key
     where samples.status = 'kept'
 ),
 ranked as (
