@@ -8,7 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from vlm_train.models.family import Batch, EncodedSample
 from vlm_train.models.packed_layers import SEGMENTED, segmented_attention
+from vlm_train.models.pretrained import enable_gradient_checkpointing
 from vlm_train.models.segments import segments_of
+from vlm_train.moe import RouterWatch
 
 IMAGE, IMAGES, VIDEO, TEXT, BOTH = range(5)
 ROWS = (((IMAGE, VIDEO, TEXT),), ((TEXT, IMAGES), (BOTH, TEXT, IMAGE)), ((VIDEO,), (TEXT, TEXT, TEXT)))
@@ -110,3 +112,28 @@ def test_attention_by_segments_never_makes_a_square_of_the_row() -> None:
         output, _ = segmented_attention(torch.nn.Module(), *states, None, segments=segments_of([[64] * 16]))
         output.sum().backward()
     assert Largest.elements <= 1024 * 2 * 64
+
+
+def test_gradient_checkpointing_changes_no_gradient_of_packed_rows(tiny: Any) -> None:
+    batch = tiny.rows((IMAGE, VIDEO, TEXT))
+    plain, checkpointed = tiny.load().train(), tiny.load().train()
+    enable_gradient_checkpointing(checkpointed)
+    for module in (plain, checkpointed):
+        tiny.family.logits(module, batch).logsumexp(-1).sum().backward()
+    for (name, one), (_, other) in zip(plain.named_parameters(), checkpointed.named_parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+
+
+def test_routers_count_the_tokens_of_samples_and_no_padding(tiny: Any) -> None:
+    loads = []
+    for batches in ([tiny.rows((TEXT, IMAGE), (VIDEO,))], [tiny.batch(index) for index in (TEXT, IMAGE, VIDEO)]):
+        module = tiny.load()
+        watch = RouterWatch(module)
+        for batch in batches:
+            with torch.no_grad(), watch.counting(batch.is_real_BT):
+                tiny.family.hidden_states(module, batch)
+        loads.append(watch.step_loads())
+    if loads[0] is None:
+        assert tiny.family.model_type in ("qwen3_vl", "cosmos3_edge")
+    else:
+        assert torch.equal(*loads)
