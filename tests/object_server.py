@@ -60,7 +60,7 @@ class ObjectServer:
         data.mkdir(exist_ok=True)
         command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", "-filer"]
         command += [f"-s3.port={self.port}", f"-s3.config={self.folder / 'ids.json'}", f"-master.port={master}"]
-        command += [f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=20"]
+        command += [f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=200"]
         command += ["-master.volumeSizeLimitMB=256"]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
@@ -86,7 +86,7 @@ class ObjectServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(20)
+                self._process.wait(2)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -1,7 +1,8 @@
 """Objects in S3 and what speaks its language: list, read, download, upload, put only where nothing is.
 
-boto3 does the talking and retries what may pass (connections, 5xx, throttling: about a minute in all). What it cannot
-retry, a body that breaks off, is opened again from the byte that came last. Errors name bucket and key, never a secret.
+boto3 does the talking and retries what may pass (connections, 5xx, throttling), for one or two minutes in all. What it
+cannot retry, a body that breaks off, is opened again from the byte that came last. Errors name bucket and key, never a
+secret.
 """
 
 import time
@@ -14,8 +15,8 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 
 SCHEME = "s3://"
-ATTEMPTS = 10
-"""Of one request, by boto3: with its growing pauses a server may be away for half a minute."""
+ATTEMPTS = 15
+"""Of one request, by boto3: with its growing pauses a server may be away for a minute."""
 REOPENINGS = 8
 """Of a body that breaks off, in a row without a single new byte."""
 CHUNK_BYTES = 1 << 20

@@ -19,6 +19,8 @@ class I4Source:
     """The bucket of this dataset: its own, or ``[custom] s3_bucket``."""
     local_root: str | None
     """``[mix] i4_root``: a folder with the bucket's layout. None reads from S3."""
+    credentials_path: str | None = None
+    """``[custom] s3_credentials_path``; None: boto3's own chain."""
     subsample: dict[str, float] = field(default_factory=dict)
     """Split -> fraction, from ``subsample_config``."""
     origin: str

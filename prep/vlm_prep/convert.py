@@ -9,13 +9,14 @@ from pathlib import Path
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, StoredFile, part_folder
 from vlm_catalogs.sample import SHARD_FORMAT
-from vlm_catalogs.source import Source
+from vlm_catalogs.source import I4Source, Source
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.index_tables import IndexTables
 from vlm_prep.mds_shard import ClosedShard, ShardWriter
 from vlm_prep.parts import PlannedPart
-from vlm_prep.raw_sample import Limits, RawSample
+from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import read_part
+from vlm_prep.s3_inputs import fetched_part
 from vlm_prep.staging import publish_folder, writing
 
 
@@ -40,7 +41,7 @@ def convert_part(task: ConvertTask) -> None:
     writer = ShardWriter(folder)
     tables = IndexTables(dataset=task.source.name, part=task.part.name)
     with few_collections():
-        for raw in read_part(task.source, task.file_format, task.part, task.limits):
+        for raw in _raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
             if isinstance(sample, BuiltSample):
                 tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
@@ -52,6 +53,14 @@ def convert_part(task: ConvertTask) -> None:
         record = _record(task, folder, tables, shards)
         (folder / PART_FILE).write_text(record.as_json())
     publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
+
+
+def _raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
+    """The samples of the part, its inputs fetched where they lie elsewhere."""
+    credentials = task.source.credentials_path if isinstance(task.source, I4Source) else None
+    scratch = task.staging / f"fetched-{task.part.name}"
+    with fetched_part(task.part, credentials, scratch) as part:
+        yield from read_part(task.source, task.file_format, part, task.limits)
 
 
 @contextmanager

@@ -3,27 +3,44 @@
 import errno
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlm_catalogs import json_text
-from vlm_catalogs.errors import ConfigError, DataError, StorageError
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.object_store import ObjectStore, S3Location, StoredObject, is_s3, parse_s3
 from vlm_catalogs.source import I4Source
 from vlm_prep.content_ids import file_content_id
 from vlm_prep.parts import PartInput, PlannedPart, cut_tars, plan_part
+from vlm_prep.s3_inputs import objects_below
 
 SPLIT = "train"
 
 
+Place = Path | S3Location
+"""Where something of a bucket lies: in a local mirror, or in the bucket itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wdinfo:
-    """What wdinfo.json says, with local paths."""
+    """What wdinfo.json says, and where it and its tars lie."""
 
-    path: Path
-    root: Path
+    path: Place
+    root: Place
     data_list: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tar:
+    """One tar of one data_list entry."""
+
+    key: str
+    """The data key."""
+    name: str
+    """Relative to the root."""
+    place: Place
 
 
 def plan_i4(source: I4Source, *, allow_missing_tars: bool) -> tuple[list[PlannedPart], list[str]]:
@@ -33,11 +50,12 @@ def plan_i4(source: I4Source, *, allow_missing_tars: bool) -> tuple[list[Planned
     """
     wdinfo = read_wdinfo(source)
     entries = {entry: list(_tars_of(source, wdinfo, entry)) for entry in wdinfo.data_list}
-    missing = {name: path for tars in entries.values() for _, name, path in tars if not _is_there(path)}
+    listed = _listings(source, wdinfo)
+    missing = {tar.name: tar.place for tars in entries.values() for tar in tars if not _is_there(tar, listed)}
     if missing and not allow_missing_tars:
         raise DataError(_missing_message(source, wdinfo, missing))
-    whole = {entry: tars for entry, tars in entries.items() if not any(name in missing for _, name, _ in tars)}
-    inputs = {entry: [_tar_input(entry, *tar) for tar in tars] for entry, tars in whole.items()}
+    whole = {entry: tars for entry, tars in entries.items() if not any(tar.name in missing for tar in tars)}
+    inputs = {entry: [_tar_input(entry, tar, listed) for tar in tars] for entry, tars in whole.items()}
     sizes = [(entry, sum(tar.bytes for tar in tars)) for entry, tars in inputs.items()]
     parts = [plan_part([tar for entry in run for tar in inputs[entry]]) for run in cut_tars(sizes)]
     left_out = len(entries) - len(whole)
@@ -47,15 +65,11 @@ def plan_i4(source: I4Source, *, allow_missing_tars: bool) -> tuple[list[Planned
 
 def read_wdinfo(source: I4Source) -> Wdinfo:
     """The wdinfo of a source's train split. Raises ConfigError or DataError."""
-    path = _local_path(source, source.wdinfo[SPLIT])
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no wdinfo.json here ({source.name}, named at {source.origin}); is [mix] i4_root right?"
-        )
+    path = _place(source, source.wdinfo[SPLIT])
     try:
-        fields = json_text.loads(path.read_bytes())
+        fields = json_text.loads(_wdinfo_bytes(source, path))
         entries = tuple(_flat(fields["data_list"]))
-        root = _local_path(source, fields["root"])
+        root = _place(source, fields["root"])
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -82,27 +96,55 @@ def _flat(entries: Any) -> Iterator[str]:
             raise TypeError(f"data_list holds a {type(entry).__name__}, expected tar paths")
 
 
-def _local_path(source: I4Source, key: str) -> Path:
-    """Where a key of the bucket lies: under the mirror, or as it is when it is an absolute path that exists."""
-    if key.startswith("s3://"):
-        key = key.removeprefix("s3://").partition("/")[2]
-    if key.startswith("/") and (Path(key).exists() or source.local_root is None):
+def _place(source: I4Source, key: str) -> Place:
+    """Where a key of the bucket lies: as it is when it is an absolute path that exists, else in mirror or bucket."""
+    if key.startswith("/") and Path(key).exists():
         return Path(key)
-    if source.local_root is None:
-        message = "reading i4 from S3 is not built yet; mirror the bucket and name it with [mix] i4_root"
-        raise ConfigError(f"{source.origin}: {source.name}: {message}")
-    return Path(source.local_root) / key.lstrip("/")
+    bucket = source.bucket
+    if is_s3(key):
+        bucket, key = parse_s3(key).bucket, parse_s3(key).key
+    if source.local_root is not None:
+        return Path(source.local_root) / key.lstrip("/")
+    return S3Location(bucket=bucket, key=key.strip("/"))
 
 
-def _tars_of(source: I4Source, wdinfo: Wdinfo, entry: str) -> Iterator[tuple[str, str, Path]]:
-    """The (data key, name relative to the root, path) of each tar of one data_list entry."""
-    keys = source.text_keys if source.text_only else source.text_keys + source.media_keys
-    for key in dict.fromkeys(keys):
-        yield key, f"{key}/{entry}", wdinfo.root / key / entry
+def _wdinfo_bytes(source: I4Source, place: Place) -> bytes:
+    """Raises DataError where there is none, OSError or StorageError where it cannot be read."""
+    if isinstance(place, S3Location):
+        return ObjectStore(source.credentials_path).read(place)
+    if not place.is_file():
+        raise DataError(
+            f"{place}: no wdinfo.json here ({source.name}, named at {source.origin}); is [mix] i4_root right?"
+        )
+    return place.read_bytes()
 
 
-def _is_there(path: Path) -> bool:
+def _keys(source: I4Source) -> list[str]:
+    """The data keys, each once."""
+    return list(dict.fromkeys(source.text_keys if source.text_only else source.text_keys + source.media_keys))
+
+
+def _tars_of(source: I4Source, wdinfo: Wdinfo, entry: str) -> Iterator[Tar]:
+    """Each tar of one data_list entry."""
+    for key in _keys(source):
+        yield Tar(key=key, name=f"{key}/{entry}", place=wdinfo.root / key / entry)
+
+
+def _listings(source: I4Source, wdinfo: Wdinfo) -> Mapping[str, StoredObject]:
+    """Name relative to the root -> object, from one listing for each data key; empty for a mirror."""
+    if not isinstance(wdinfo.root, S3Location):
+        return {}
+    store = ObjectStore(source.credentials_path)
+    return {
+        f"{key}/{name}": one for key in _keys(source) for name, one in objects_below(store, wdinfo.root / key).items()
+    }
+
+
+def _is_there(tar: Tar, listed: Mapping[str, StoredObject]) -> bool:
     """Is there a tar? Raises StorageError when the storage cannot say."""
+    path = tar.place
+    if isinstance(path, S3Location):
+        return tar.name in listed
     try:
         return path.is_file()
     except OSError as error:
@@ -111,12 +153,15 @@ def _is_there(path: Path) -> bool:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _tar_input(entry: str, key: str, name: str, path: Path) -> PartInput:
-    size, content_id = file_content_id(path)
-    return PartInput(name=name, path=str(path), bytes=size, content_id=content_id, entry=entry, key=key)
+def _tar_input(entry: str, tar: Tar, listed: Mapping[str, StoredObject]) -> PartInput:
+    if isinstance(tar.place, S3Location):
+        size, content_id = listed[tar.name].bytes, listed[tar.name].etag
+    else:
+        size, content_id = file_content_id(tar.place)
+    return PartInput(name=tar.name, path=str(tar.place), bytes=size, content_id=content_id, entry=entry, key=tar.key)
 
 
-def _missing_message(source: I4Source, wdinfo: Wdinfo, missing: dict[str, Path]) -> str:
+def _missing_message(source: I4Source, wdinfo: Wdinfo, missing: Mapping[str, Place]) -> str:
     shown = "\n".join(f"  {path}" for path in list(missing.values())[:10])
     more = f"\n  ... and {len(missing) - 10} more" if len(missing) > 10 else ""
     return (

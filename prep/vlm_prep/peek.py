@@ -104,14 +104,16 @@ def _i4_source(wdinfo: Path) -> tuple[I4Source, Iterator[PlannedPart]]:
         origin=ORIGIN,
     )
     found = read_wdinfo(source)
+    assert isinstance(found.root, Path)  # it has a local root
+    root = found.root
     entry = found.data_list[0] if found.data_list else ""
-    keys = sorted(folder.name for folder in found.root.iterdir() if (folder / entry).is_file())
+    keys = sorted(folder.name for folder in root.iterdir() if (folder / entry).is_file())
     texts = tuple(key for key in keys if key.startswith("text"))
     media = tuple(key for key in keys if key not in texts)
     if not texts:
-        raise DataError(f"{wdinfo}: no folder text*/ with {entry or 'a tar'} under {found.root}; its data keys: {keys}")
+        raise DataError(f"{wdinfo}: no folder text*/ with {entry or 'a tar'} under {root}; its data keys: {keys}")
     source = replace(source, text_keys=texts, media_keys=media, text_only=not media)
-    return source, (_i4_part(found.root, entry, texts + media) for entry in found.data_list)
+    return source, (_i4_part(root, entry, texts + media) for entry in found.data_list)
 
 
 def _i4_part(root: Path, entry: str, keys: tuple[str, ...]) -> PlannedPart:

@@ -161,7 +161,6 @@ NOTED_VALUES: dict[str, str] = {
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",
     "train.train_policy.dataloader_prefetch_factor": "4",
-    "custom.s3_credentials_path": "'mine.secret'",
     "train.ckpt.hf_repo_name": "'a/b'",
     "train.ckpt.s3_bucket": "'a'",
     "validation.freq": "30",

@@ -136,11 +136,6 @@ PERFORMANCE: dict[str, Fate] = {
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batches_per_optimizer_step", unless=(1,)),
     **_noted(SHARDS_ARE_READ, "train.train_policy.dataloader_prefetch_factor"),
     **_noted("not built yet; metrics.jsonl has tokens per second", "logging.report_mfu", unless=(False,)),
-    **_noted(
-        "reading from S3 is not built yet; name a local mirror of the bucket in [mix] i4_root",
-        "custom.s3_credentials_path",
-        unless=("credentials/s3_training.secret",),
-    ),
     **_noted(UPLOADS, "train.ckpt.hf_repo_name", unless=("",)),
     **_noted(UPLOADS, "train.ckpt.s3_bucket"),
     **_noted(UPLOADS, "train.ckpt.s3_prefix", unless=("outputs",)),
