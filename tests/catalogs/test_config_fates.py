@@ -172,7 +172,6 @@ NOTED_VALUES: dict[str, str] = {
 """Values that change no result here."""
 
 REFUSED_VALUES: dict[str, str] = {
-    "train.sequence_packing": "true",
     "train.fp8.enable_fp8": "true",
     "train.fp4.enable_fp4": "true",
     "train.ema_enable": "true",

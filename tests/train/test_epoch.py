@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_catalogs.errors import DataError
-from vlm_catalogs.hashing import order_key, sample_key
+from vlm_catalogs.hashing import sample_key
 from vlm_catalogs.tables import EPOCH, LENGTHS, SELECTION
-from vlm_train.epoch import DatasetToDraw, OrderSettings, dataset_order, plan_epoch, steps_per_epoch
+from vlm_train.draws import DatasetToDraw, OrderSettings, dataset_order, mixed_keys
+from vlm_train.epoch import count_steps, least_steps, plan_epoch, plan_parts, steps_per_epoch
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "epoch_first_50.json"
 
@@ -29,6 +31,7 @@ def dataset(name: str, size: int, draws: int, *, shards: int = 3, alternatives: 
             "part": f"part-{number * shards // size // 2}",
             "shard": number * shards // size % 2,
             "index_in_shard": number,
+            "total_tokens": 9 + alternatives,
         }
         for number, sample_id in enumerate(ids)
     ]
@@ -159,7 +162,8 @@ def test_the_alternative_follows_seed_epoch_and_sample_and_brings_its_own_length
     one = dataset("a", 20, 20, alternatives=3)
     for epoch in range(2):
         for row in planned(plan_epoch([one], epoch=epoch, order=order())):
-            assert row["alternative"] == order_key(7, epoch, row["sample_key"]) % 3
+            key = mixed_keys(np.array([row["sample_key"]], np.uint64), 7, epoch)[0]
+            assert row["alternative"] == int(key) % 3
             assert (row["tokens"], row["supervised_tokens"]) == (10 + row["alternative"], 3 + row["alternative"])
 
 
@@ -174,3 +178,101 @@ def test_a_sample_without_a_measured_length_is_an_error() -> None:
             epoch=0,
             order=order(),
         )
+
+
+def packed_order(**changes: object) -> OrderSettings:
+    return order(**{"pack_tokens": 32, **changes})
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 70)), min_size=1, max_size=5),
+    epoch=st.integers(0, 4),
+    seed=st.integers(0, 2**31),
+    rows_per_step=st.integers(1, 9),
+    samples_per_part=st.integers(1, 60),
+    draws_per_window=st.integers(1, 60),
+)
+@settings(max_examples=100, deadline=None)
+def test_packed_epochs_hold_exactly_the_draws_in_rows_that_are_not_too_long(
+    sizes: list[tuple[int, int]],
+    epoch: int,
+    seed: int,
+    rows_per_step: int,
+    samples_per_part: int,
+    draws_per_window: int,
+) -> None:
+    mix = [
+        dataset(f"d{number}", size, draws, alternatives=1 + number % 2) for number, (size, draws) in enumerate(sizes)
+    ]
+    mix.append(dataset("one", 1, 1))
+    settings_ = packed_order(seed=seed, rows_per_step=rows_per_step)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm_train.epoch.SAMPLES_PER_PART", samples_per_part)
+        patch.setattr("vlm_train.epoch.DRAWS_PER_WINDOW", draws_per_window)
+        parts = list(plan_parts(mix, epoch=epoch, order=settings_))
+        assert count_steps(mix, epoch=epoch, order=settings_) == parts[-1].num_steps
+    assert least_steps(mix, order=settings_) <= count_steps(mix, epoch=0, order=settings_)
+    assert [part.num_steps is None for part in parts] == [True] * (len(parts) - 1) + [False]
+    lines = pa.concat_tables([part.table for part in parts]).to_pylist()
+    assert Counter(row["dataset"] for row in lines if row["status"] == "planned") == {
+        one.name: one.num_draws for one in mix if one.num_draws
+    }
+    drawn = Counter((row["dataset"], row["sample_key"]) for row in lines if row["status"] == "planned")
+    for one in mix:
+        expected = Counter(
+            one.samples.column("sample_key").to_numpy()[dataset_order(one, epoch=epoch, order=settings_)].tolist()
+            if one.num_draws
+            else []
+        )
+        assert {key: number for (name, key), number in drawn.items() if name == one.name} == expected
+    places = [(row["step"], row["row"], row["position"]) for row in lines]
+    assert places == sorted(set(places))
+    by_row: dict[tuple[int, int], list[dict[str, object]]] = {}
+    for row in lines:
+        by_row.setdefault((row["step"], row["row"]), []).append(row)
+    assert list(by_row) == [(step, row) for step in range(parts[-1].num_steps or 0) for row in range(rows_per_step)]
+    for row in by_row.values():
+        assert sum(int(str(one["tokens"])) for one in row) <= 32
+        assert [one["position"] for one in row] == list(range(len(row)))
+        assert len(row) == 1 or all(one["status"] == "planned" for one in row)
+
+
+def test_parts_and_the_whole_are_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = [dataset("a", 40, 90, alternatives=3), dataset("b", 30, 25)]
+    monkeypatch.setattr("vlm_train.epoch.DRAWS_PER_WINDOW", 20)
+    whole = [plan_epoch(mix, epoch=1, order=one) for one in (order(), packed_order())]
+    monkeypatch.setattr("vlm_train.epoch.SAMPLES_PER_PART", 10)
+    for expected, one in zip(whole, (order(), packed_order()), strict=True):
+        parts = list(plan_parts(mix, epoch=1, order=one))
+        assert len(parts) > 2
+        assert pa.concat_tables([part.table for part in parts]).equals(expected)
+
+
+def test_rows_of_a_step_go_by_length_without_packing_and_the_step_stays() -> None:
+    mix = [dataset("a", 60, 60, alternatives=3)]
+    tokens = [row["tokens"] for row in planned(plan_epoch(mix, epoch=0, order=order(rows_per_step=12)))]
+    for begin in range(0, 60, 12):
+        assert tokens[begin : begin + 12] == sorted(tokens[begin : begin + 12])
+    assert tokens != sorted(tokens)
+
+
+def test_weights_a_million_to_one_give_each_dataset_its_draws() -> None:
+    mix = [dataset("rare", 1, 1), dataset("often", 500, 20_000)]
+    names = Counter(row["dataset"] for row in planned(plan_epoch(mix, epoch=3, order=packed_order(rows_per_step=7))))
+    assert names == {"rare": 1, "often": 20_000}
+
+
+def test_by_tokens_each_epoch_is_within_one_sample_of_its_target_and_nothing_is_skipped() -> None:
+    one = dataset("a", 37, 10)
+    lengths = np.random.default_rng(0).integers(5, 90, 37)
+    samples = one.samples.set_column(10, "total_tokens", pa.array(lengths, pa.int32()))
+    one = replace(one, samples=samples, draw_tokens=701)
+    orders = [dataset_order(one, epoch=epoch, order=order()) for epoch in range(12)]
+    running = 0
+    for epoch, rows in enumerate(orders):
+        running += int(lengths[rows].sum())
+        assert abs(running - 701 * (epoch + 1)) <= lengths.max() / 2
+        assert abs(int(lengths[rows].sum()) - 701) <= lengths.max()
+    every = np.concatenate(orders)
+    for begin in range(0, len(every) - 37, 37):
+        assert sorted(every[begin : begin + 37].tolist()) == list(range(37))

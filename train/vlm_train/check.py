@@ -100,7 +100,7 @@ def describe_mix(config: Config) -> list[str]:
     mix = open_mix(config)
     load_renderers(config, mix)
     datasets = datasets_to_draw(mix)
-    plan = plan_run(config, num_draws=sum(dataset.num_draws for dataset in datasets))
+    plan = plan_run(config, datasets)
     shares = [
         f"  {one.name}: {one.num_draws:,} draws an epoch ({one.share:.2%}) of {one.num_selected:,} samples"
         for one in mix.manifest.datasets

@@ -1,186 +1,222 @@
-"""The epoch as a table: which sample stands in which row of which step, purely from the mix, the seed and the epoch.
+"""The epoch as a table: which samples stand in which row of which step, purely from the mix, the seed and the epoch.
 
-Order (semantics C2): a dataset is an endless concatenation of seeded permutations and epoch e takes its draws
-[e * n, (e + 1) * n). Draw i of a dataset has the time (i + u) / n, with a seeded u per dataset; all draws are merged by
-time, so that every stretch of an epoch holds the mix. A permutation is shard-local: shards are shuffled, then samples
-within blocks of shards, so that reading from far away stays sequential.
+Every draw of a dataset has a time (see draws.py); all draws are merged by time, so that every stretch of an epoch holds
+the mix. The merged draws are cut into windows. With packing a window's samples fill rows (see pack.py), and the rows
+that leave with a window leave in seeded order; without it, each sample is a row, and the rows of a step go by length.
+The table comes in parts, so that an epoch of millions of samples can start before it is planned to its end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from vlm_catalogs.errors import DataError
-from vlm_catalogs.hashing import order_key, order_keys
 from vlm_catalogs.tables import EPOCH
+from vlm_train.draws import DatasetToDraw, Draws, Indices, OrderSettings, draw_epoch, mixed_keys
+from vlm_train.pack import Packer
 
-PLANNER_VERSION = 1
+PLANNER_VERSION = 2
 """Raised when the same mix, seed and epoch give another table; a golden test holds it and resume refuses a change."""
 
-SHARDS_PER_BLOCK = 8
-"""Samples are shuffled within this many shards (64 MiB each): a bounded cache holds them all."""
-
-Indices = NDArray[np.int64]
-Keys = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetToDraw:
-    """One dataset of the mix: what may be drawn and how often."""
-
-    name: str
-    num_draws: int
-    """Draws of one epoch."""
-    samples: pa.Table
-    """The selected training samples in source order: columns of tables.SELECTION."""
-    lengths: pa.Table
-    """tables.LENGTHS of at least these samples."""
+DRAWS_PER_WINDOW = 8_192
+"""About as many samples are packed together."""
+SAMPLES_PER_PART = 65_536
+"""A part ends with the first whole step after so many samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderSettings:
-    """What decides the order of an epoch, beside the mix."""
+class EpochPart:
+    """Whole steps of one epoch, in order, as tables.EPOCH."""
 
-    seed: int
-    rows_per_step: int
-    shuffle: bool = True
-    """False: every dataset in source order; datasets are still merged evenly."""
-    drop_last: bool = False
-    """True: a short last step is left out; False: it is filled with empty rows."""
+    table: pa.Table
+    num_steps: int | None
+    """Steps of the whole epoch: known with its last part, None before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Samples in rows: parallel arrays, ordered by row."""
+
+    draws: Indices
+    rows: Indices
+    """Number of the row in the epoch, ascending and without gaps."""
+
+    def between(self, begin: int, end: int) -> "_Lines":
+        """The lines of rows [begin, end)."""
+        first, last = np.searchsorted(self.rows, [begin, end])
+        return _Lines(self.draws[first:last], self.rows[first:last])
 
 
 def plan_epoch(datasets: Sequence[DatasetToDraw], *, epoch: int, order: OrderSettings) -> pa.Table:
-    """The table (tables.EPOCH) of one epoch, one sample a row, ordered by (step, row).
+    """The whole table (tables.EPOCH) of one epoch, ordered by (step, row, position). Raises as ``plan_parts``."""
+    return pa.concat_tables([part.table for part in plan_parts(datasets, epoch=epoch, order=order)])
 
-    Raises DataError when a dataset has draws but no sample, or a drawn sample has no length.
+
+def plan_parts(datasets: Sequence[DatasetToDraw], *, epoch: int, order: OrderSettings) -> Iterator[EpochPart]:
+    """The table of one epoch, part by part; one part at least, the last of which may be empty.
+
+    Raises DataError when no dataset has draws, one has draws but no sample, or a drawn sample has no length.
     """
-    drawn = [dataset for dataset in datasets if dataset.num_draws > 0]
-    if not drawn:
-        raise DataError("the mix draws no sample; look at the audit of vlm-prep build-mix")
-    tables = [_draw_table(dataset, epoch=epoch, order=order) for dataset in drawn]
-    times = np.concatenate([_draw_times(dataset, epoch=epoch, order=order) for dataset in drawn])
-    numbers = np.repeat(np.arange(len(drawn)), [dataset.num_draws for dataset in drawn])
-    merged = pa.concat_tables(tables).take(pa.array(np.lexsort((numbers, times))))
-    return _cut_into_steps(merged, epoch=epoch, order=order)
+    merged = _Merged(datasets, epoch=epoch, order=order)
+    size, first_step, lines = order.rows_per_step, 0, _Lines(np.empty(0, np.int64), np.empty(0, np.int64))
+    for window, is_last in _rows_of_windows(merged, epoch=epoch, order=order):
+        lines = _Lines(np.concatenate([lines.draws, window.draws]), np.concatenate([lines.rows, window.rows]))
+        num_rows = int(lines.rows[-1]) + 1 if len(lines.rows) else first_step * size
+        if is_last:
+            num_steps = num_rows // size if order.drop_last else -(-num_rows // size)
+            yield EpochPart(table=merged.table(lines, range(first_step, num_steps)), num_steps=num_steps)
+        elif len(lines.draws) >= SAMPLES_PER_PART:
+            end = num_rows // size
+            yield EpochPart(table=merged.table(lines, range(first_step, end)), num_steps=None)
+            lines, first_step = lines.between(end * size, num_rows), end
 
 
-def steps_per_epoch(num_draws: int, *, order: OrderSettings) -> int:
-    """How many steps an epoch of ``num_draws`` samples has, one sample a row."""
-    whole, rest = divmod(num_draws, order.rows_per_step)
+def steps_per_epoch(num_rows: int, *, order: OrderSettings) -> int:
+    """How many steps an epoch of ``num_rows`` rows has."""
+    whole, rest = divmod(num_rows, order.rows_per_step)
     return whole if order.drop_last or rest == 0 else whole + 1
 
 
-def dataset_order(dataset: DatasetToDraw, *, epoch: int, order: OrderSettings) -> Indices:
-    """The rows of ``dataset.samples`` that the epoch draws, in order (before datasets are merged)."""
-    size = dataset.samples.num_rows
-    if size == 0:
-        raise DataError(f"{dataset.name}: {dataset.num_draws} draws are planned, but no sample is selected")
-    begin, end = epoch * dataset.num_draws, (epoch + 1) * dataset.num_draws
-    passes = range(begin // size, (end - 1) // size + 1)
-    whole = np.concatenate([_permutation(dataset, pass_number=number, order=order) for number in passes])
-    return whole[begin - passes.start * size : end - passes.start * size]
+def count_steps(datasets: Sequence[DatasetToDraw], *, epoch: int, order: OrderSettings) -> int:
+    """How many steps ``plan_parts`` gives, in about half its time. Raises as ``plan_parts``."""
+    merged = _Merged(datasets, epoch=epoch, order=order)
+    num_rows = 0
+    for window, _ in _rows_of_windows(merged, epoch=epoch, order=order):
+        num_rows = int(window.rows[-1]) + 1 if len(window.rows) else num_rows
+    return steps_per_epoch(num_rows, order=order)
 
 
-def _permutation(dataset: DatasetToDraw, *, pass_number: int, order: OrderSettings) -> Indices:
-    if not order.shuffle:
-        return np.arange(dataset.samples.num_rows)
-    shards, shard_of_sample = _shards(dataset.samples)
-    shard_keys = _order_keys(shards, order.seed, pass_number, dataset.name)
-    shard_rank = np.empty(len(shards), np.int64)
-    shard_rank[np.argsort(shard_keys, kind="stable")] = np.arange(len(shards))
-    blocks = shard_rank[shard_of_sample] // SHARDS_PER_BLOCK
-    sample_ids = dataset.samples.column("sample_id").to_pylist()
-    return np.lexsort((_order_keys(sample_ids, order.seed, pass_number, dataset.name), blocks))
+def least_steps(datasets: Sequence[DatasetToDraw], *, order: OrderSettings) -> int:
+    """Steps that epoch 0 has at the least, from totals alone; exact without packing and tokens."""
+    return steps_per_epoch(sum(_least_rows(dataset, order=order) for dataset in datasets), order=order)
 
 
-def _shards(samples: pa.Table) -> tuple[list[str], Indices]:
-    """The names ``part/shard`` and, for each sample, which of them it stands in."""
-    parts = samples.column("part").combine_chunks().dictionary_encode()
-    numbers = samples.column("shard").to_numpy().astype(np.int64)
-    codes = parts.indices.to_numpy().astype(np.int64) << 32 | numbers
-    unique, shard_of_sample = np.unique(codes, return_inverse=True)
-    names = parts.dictionary.to_pylist()
-    return [f"{names[code >> 32]}/{code & 0xFFFFFFFF}" for code in unique.tolist()], shard_of_sample
+def has_equal_epochs(datasets: Sequence[DatasetToDraw], *, order: OrderSettings) -> bool:
+    """Has every epoch as many steps, known without planning?"""
+    return order.pack_tokens is None and all(dataset.draw_tokens is None for dataset in datasets)
 
 
-def _order_keys(ids: list[str], *prefix: object) -> Keys:
-    return np.array(order_keys(prefix, ids), np.uint64)
+def _least_rows(dataset: DatasetToDraw, *, order: OrderSettings) -> int:
+    if dataset.draw_tokens is not None:
+        return 0
+    if order.pack_tokens is None:
+        return dataset.num_draws
+    tokens = np.sort(dataset.samples.column("total_tokens").to_numpy()).astype(np.int64)
+    if not len(tokens) or np.any(dataset.samples.column("num_alternatives").to_numpy() > 1):
+        return 0
+    # Epoch 0 begins with a permutation, so it holds whole ones and then at least as many tokens as the shortest have.
+    passes, rest = divmod(dataset.num_draws, len(tokens))
+    return int(passes * tokens.sum() + tokens[:rest].sum()) // order.pack_tokens
 
 
-def _draw_times(dataset: DatasetToDraw, *, epoch: int, order: OrderSettings) -> NDArray[np.float64]:
-    offset = order_key(order.seed, epoch, dataset.name) / 2**64 if order.shuffle else 0.5
-    return (np.arange(dataset.num_draws) + offset) / dataset.num_draws
+def _rows_of_windows(merged: "_Merged", *, epoch: int, order: OrderSettings) -> Iterator[tuple[_Lines, bool]]:
+    """The rows that leave with each window, and whether it is the last; rows are counted in the order they leave."""
+    packer = None if order.pack_tokens is None else Packer(order.pack_tokens)
+    num_rows = 0
+    for number in range(merged.num_windows):
+        is_last = number == merged.num_windows - 1
+        draws = merged.window(number)
+        if packer is None:
+            rows = np.arange(len(draws))
+        else:
+            left = packer.add(draws, merged.tokens[draws], is_last=is_last)
+            keys = mixed_keys(left.rows.astype(np.uint64), order.seed, epoch, "rows") if order.shuffle else left.rows
+            by_row = np.lexsort((left.rows, keys))  # stable: within a row as they were drawn
+            draws = left.draws[by_row]
+            rows = np.cumsum(np.diff(left.rows[by_row], prepend=-1) != 0) - 1
+        yield _Lines(draws, rows + num_rows), is_last
+        num_rows += int(rows[-1]) + 1 if len(rows) else 0
 
 
-def _draw_table(dataset: DatasetToDraw, *, epoch: int, order: OrderSettings) -> pa.Table:
-    """The draws of one dataset with the alternative and the lengths of each; still without step and row."""
-    drawn = dataset.samples.take(pa.array(dataset_order(dataset, epoch=epoch, order=order)))
-    sample_keys = drawn.column("sample_key").to_numpy()
-    alternatives = _alternatives(sample_keys, drawn.column("num_alternatives").to_numpy(), seed=order.seed, epoch=epoch)
-    lengths = _lengths_of(dataset, sample_keys, alternatives)
-    return pa.table(
-        {
-            "dataset": pa.array([dataset.name] * drawn.num_rows, pa.string()),
-            **{name: drawn.column(name) for name in ("sample_id", "sample_key", "part", "shard", "index_in_shard")},
-            "alternative": pa.array(alternatives, pa.int32()),
-            "tokens": lengths.column("total_tokens"),
-            "supervised_tokens": lengths.column("supervised_tokens"),
-            "vision_patches": lengths.column("vision_patches"),
+class _Merged:
+    """The draws of all datasets, numbered dataset by dataset, and cut into windows of time."""
+
+    def __init__(self, datasets: Sequence[DatasetToDraw], *, epoch: int, order: OrderSettings) -> None:
+        self._datasets = [dataset for dataset in datasets if dataset.num_draws > 0 or dataset.draw_tokens]
+        if not self._datasets:
+            raise DataError("the mix draws no sample; look at the audit of vlm-prep build-mix")
+        self._epoch = epoch
+        self._order = order
+        self._draws = [draw_epoch(dataset, epoch=epoch, order=order) for dataset in self._datasets]
+        self._begins = np.concatenate([[0], np.cumsum([len(draws.samples) for draws in self._draws])])
+        self.tokens = np.concatenate([draws.tokens for draws in self._draws])
+        self.num_windows = max(1, -(-len(self.tokens) // DRAWS_PER_WINDOW))
+        cuts = np.arange(self.num_windows + 1) / self.num_windows
+        cuts[-1] = np.inf
+        self._cuts = [np.searchsorted(draws.times, cuts) for draws in self._draws]
+
+    def window(self, number: int) -> Indices:
+        """The draws of one window, merged by time; equal times go by the order of the datasets."""
+        ranges = [(int(cuts[number]), int(cuts[number + 1])) for cuts in self._cuts]
+        numbers = [np.arange(first, last) + begin for (first, last), begin in zip(ranges, self._begins, strict=False)]
+        times = [draws.times[first:last] for draws, (first, last) in zip(self._draws, ranges, strict=True)]
+        return np.concatenate(numbers)[np.argsort(np.concatenate(times), kind="stable")]
+
+    def table(self, lines: _Lines, steps: range) -> pa.Table:
+        """Whole steps as tables.EPOCH; rows that are missing from the last are empty."""
+        size = self._order.rows_per_step
+        lines = self._grouped(lines.between(steps.start * size, steps.stop * size))
+        num_rows = int(lines.rows[-1]) + 1 if len(lines.rows) else steps.start * size
+        empty = np.arange(num_rows, steps.stop * size)
+        rows = np.concatenate([lines.rows, empty])
+        starts = np.searchsorted(rows, rows)
+        filled = pa.concat_tables([self._samples(lines.draws), _empty_rows(len(empty))])
+        columns = {
+            "epoch": pa.array(np.full(len(rows), self._epoch, np.int32)),
+            "step": pa.array((rows // size).astype(np.int32)),
+            "row": pa.array((rows % size).astype(np.int32)),
+            "position": pa.array((np.arange(len(rows)) - starts).astype(np.int32)),
+            "status": pa.array(np.repeat(["planned", "empty"], [len(lines.rows), len(empty)]).tolist(), pa.string()),
+            **{name: filled.column(name) for name in filled.column_names},
         }
-    )
+        return pa.table({name: columns[name] for name in EPOCH.names}).cast(EPOCH).combine_chunks()
+
+    def _grouped(self, lines: _Lines) -> _Lines:
+        """Rows of one sample ordered by length within their step: micro-batches need less padding, steps stay."""
+        if self._order.pack_tokens is not None or not self._order.shuffle:
+            return lines
+        steps = lines.rows // self._order.rows_per_step
+        return _Lines(lines.draws[np.lexsort((self.tokens[lines.draws], steps))], lines.rows)
+
+    def _samples(self, draws: Indices) -> pa.Table:
+        """Name, place and lengths of the samples of ``draws``, in that order."""
+        owners = np.searchsorted(self._begins, draws, side="right") - 1
+        by_owner = np.argsort(owners, kind="stable")
+        present, firsts = np.unique(owners[by_owner], return_index=True)
+        groups = np.split(draws[by_owner], firsts[1:]) if len(present) else []
+        tables = [
+            _describe(self._datasets[owner], self._draws[owner], group - self._begins[owner])
+            for owner, group in zip(present.tolist(), groups, strict=True)
+        ]
+        where = np.empty(len(draws), np.int64)
+        where[by_owner] = np.arange(len(draws))
+        return pa.concat_tables([*tables, _empty_rows(0)]).take(pa.array(where))
 
 
-def _alternatives(sample_keys: Keys, counts: NDArray[np.int32], *, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Which conversation of each sample this epoch shows (semantics A8)."""
-    chosen = np.zeros(len(sample_keys), np.int32)
-    for row in np.flatnonzero(counts > 1).tolist():
-        chosen[row] = order_key(seed, epoch, int(sample_keys[row])) % int(counts[row])
-    return chosen
+PLACE = ("sample_id", "sample_key", "part", "shard", "index_in_shard")
+NAMED = pa.schema([field for field in EPOCH if field.name not in ("epoch", "step", "row", "position", "status")])
 
 
-def _lengths_of(dataset: DatasetToDraw, sample_keys: Keys, alternatives: NDArray[np.int32]) -> pa.Table:
-    known = dataset.lengths.sort_by([("sample_key", "ascending"), ("alternative", "ascending")])
-    known_keys = known.column("sample_key").to_numpy()
-    # A sample's alternatives stand side by side from 0, so its first row plus the alternative is the row looked for.
-    rows = np.searchsorted(known_keys, sample_keys) + alternatives
-    inside = np.minimum(rows, max(len(known_keys) - 1, 0))
-    if len(known_keys) == 0 or not (
-        np.array_equal(known_keys[inside], sample_keys)
-        and np.array_equal(known.column("alternative").to_numpy()[inside], alternatives)
-    ):
-        raise DataError(f"{dataset.name}: a selected sample has no measured length; run vlm-prep build-mix again")
-    return known.take(pa.array(inside))
-
-
-def _cut_into_steps(merged: pa.Table, *, epoch: int, order: OrderSettings) -> pa.Table:
-    num_steps = steps_per_epoch(merged.num_rows, order=order)
-    num_rows = num_steps * order.rows_per_step
-    planned = merged.slice(0, min(num_rows, merged.num_rows))
-    num_empty = num_rows - planned.num_rows
-    status = pa.array(["planned"] * planned.num_rows + ["empty"] * num_empty, pa.string())
-    filled = pa.concat_tables([planned, _empty_rows(num_empty, planned.schema)])
-    places = np.arange(num_rows, dtype=np.int32)
+def _describe(dataset: DatasetToDraw, draws: Draws, numbers: Indices) -> pa.Table:
+    samples = dataset.samples.select(PLACE).take(pa.array(draws.samples[numbers]))
+    rows = pa.array(draws.lengths[numbers])
+    lengths = dataset.lengths.select(["supervised_tokens", "vision_patches"]).take(rows)
     columns = {
-        "epoch": pa.array(np.full(num_rows, epoch, np.int32)),
-        "step": pa.array(places // order.rows_per_step),
-        "row": pa.array(places % order.rows_per_step),
-        "position": pa.array(np.zeros(num_rows, np.int32)),
-        "status": status,
+        "dataset": pa.array([dataset.name] * len(numbers), pa.string()),
+        **{name: samples.column(name) for name in PLACE},
+        "alternative": pa.array(draws.alternatives[numbers]),
+        "tokens": pa.array(draws.tokens[numbers]),
+        "supervised_tokens": lengths.column("supervised_tokens"),
+        "vision_patches": lengths.column("vision_patches"),
     }
-    every = {**{name: filled.column(name) for name in filled.column_names}, **columns}
-    return pa.table({name: every[name] for name in EPOCH.names}).cast(EPOCH)
+    return pa.table({name: columns[name] for name in NAMED.names}).cast(NAMED)
 
 
-def _empty_rows(count: int, schema: pa.Schema) -> pa.Table:
+def _empty_rows(count: int) -> pa.Table:
     """Rows that stand for no sample: no name, no length."""
-    blank = {"string": "", "default": 0}
     return pa.table(
-        {
-            field.name: pa.array([blank["string" if field.type == pa.string() else "default"]] * count, field.type)
-            for field in schema
-        },
-        schema=schema,
+        {field.name: pa.array(["" if field.type == pa.string() else 0] * count, field.type) for field in NAMED},
+        schema=NAMED,
     )

@@ -1,9 +1,10 @@
-"""Epoch tables on disk: ``<run>/epochs/epoch-00000/part-00000.parquet``, each written whole before its epoch trains.
+"""Epoch tables on disk: ``<run>/epochs/epoch-00000/part-00000.parquet`` and so on, each written whole before it trains.
 
-Beside each part stands its hash, ``part-00000.parquet.xxh3_128``.
+Beside each part stands its hash, ``part-00000.parquet.xxh3_128``. The last part of an epoch says how many steps the
+epoch has, in the metadata of its schema.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,33 +14,82 @@ from vlm_catalogs.durable import sync_file, write_synced
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH
+from vlm_train.epoch import EpochPart
+
+NUM_STEPS = b"num_steps"
+"""Key of the metadata of an epoch's last part."""
 
 
-def epoch_part(run: Path, epoch: int) -> Path:
-    """Where the table of an epoch stands; one part for now."""
-    return run / "epochs" / f"epoch-{epoch:05d}" / "part-00000.parquet"
+def epoch_part(run: Path, epoch: int, number: int = 0) -> Path:
+    """Where a part of the table of an epoch stands."""
+    return run / "epochs" / f"epoch-{epoch:05d}" / f"part-{number:05d}.parquet"
 
 
-def epoch_table(run: Path, epoch: int, *, plan: Callable[[int], pa.Table]) -> pa.Table:
-    """The table of ``epoch``: the written part where there is one, which is the truth; else planned and written now.
+class EpochFiles:
+    """The table of one epoch: written parts are the truth; the others are planned and written when they are asked for.
 
-    Raises DataError when the written part is not what was written (Parquet itself would read much damage as data), and
-    StorageError when it cannot be written.
+    ``plan`` begins the planning of the epoch from its first part.
     """
-    path = epoch_part(run, epoch)
-    if not path.exists():
-        table = plan(epoch)
+
+    def __init__(self, run: Path, epoch: int, *, plan: Callable[[], Iterator[EpochPart]]) -> None:
+        self._run = run
+        self._epoch = epoch
+        self._plan = plan
+        self._planned: Iterator[EpochPart] | None = None
+        self._next = 0
+        self._num_steps: int | None = None
+
+    def part(self, number: int) -> EpochPart:
+        """Part ``number``, from disk.
+
+        Raises DataError when it is not what was written (Parquet itself would read much damage as data), and
+        StorageError when it cannot be written.
+        """
+        self._write_part(number)
+        path = epoch_part(self._run, self._epoch, number)
+        problem = _damage(path)
+        if problem:
+            raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")
+        table = pq.read_table(path)
+        if table.schema != EPOCH:
+            raise DataError(f"{path}: not an epoch table of this version; start the run in another output_dir")
+        return EpochPart(table=table, num_steps=_num_steps(table.schema))
+
+    def num_steps(self) -> int:
+        """Steps of the epoch; every part is written then. Raises as ``part``."""
+        number = 0
+        while True:
+            self._write_part(number)
+            found = _num_steps(pq.read_schema(epoch_part(self._run, self._epoch, number)))
+            if found is not None:
+                return found
+            number += 1
+
+    def _write_part(self, number: int) -> None:
+        path = epoch_part(self._run, self._epoch, number)
+        if path.exists():
+            return
+        part = self._planned_part(number)
         try:
-            _write(table, path)
+            _write(part, path)
         except OSError as error:
             raise StorageError(f"{path}: cannot be written: {error}; then go on with --resume") from error
-    problem = _damage(path)
-    if problem:
-        raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")
-    table = pq.read_table(path)
-    if table.schema != EPOCH:
-        raise DataError(f"{path}: not an epoch table of this version; start the run in another output_dir")
-    return table
+
+    def _planned_part(self, number: int) -> EpochPart:
+        """Part ``number`` as planned; after the last one, an empty part that says so again."""
+        if self._planned is None or self._next > number:
+            self._planned, self._next, self._num_steps = self._plan(), 0, None
+        part = EpochPart(table=EPOCH.empty_table(), num_steps=self._num_steps)
+        while self._next <= number:
+            part = next(self._planned, EpochPart(table=EPOCH.empty_table(), num_steps=self._num_steps))
+            self._num_steps = part.num_steps
+            self._next += 1
+        return part
+
+
+def _num_steps(schema: pa.Schema) -> int | None:
+    said = (schema.metadata or {}).get(NUM_STEPS)
+    return None if said is None else int(said)
 
 
 def hash_file(part: Path) -> Path:
@@ -56,11 +106,12 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(part: EpochPart, path: Path) -> None:
     """Write the part, then its hash, then rename the part: a part that is there has its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, staged)
+    metadata = {} if part.num_steps is None else {NUM_STEPS: str(part.num_steps)}
+    pq.write_table(part.table.replace_schema_metadata(metadata), staged)
     sync_file(staged)
     write_synced(hash_file(path), f"{file_hash(staged)}\n".encode())
     staged.rename(path)

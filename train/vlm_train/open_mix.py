@@ -15,7 +15,7 @@ from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, part_folder
 from vlm_catalogs.manifest import Manifest, MixDataset, current_mix, read_manifest
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
-from vlm_train.epoch import DatasetToDraw
+from vlm_train.draws import DatasetToDraw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

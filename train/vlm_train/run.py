@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from vlm_catalogs.config import Config, describe_mode
 from vlm_catalogs.console import be_quiet, fact, note, result
 from vlm_train.checkpoint import RunState, checkpoint_path, load_tensors, save_checkpoint
-from vlm_train.epoch import DatasetToDraw, plan_epoch
-from vlm_train.epoch_files import epoch_table
+from vlm_train.draws import DatasetToDraw
+from vlm_train.epoch import EpochPart, plan_parts
+from vlm_train.epoch_files import EpochFiles
 from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.load import load_family_of, load_trainer, refuse_leaking_rows
 from vlm_train.loggers import missing_loggers
@@ -29,7 +29,6 @@ from vlm_train.models.family import Family
 from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.optimizer import set_lr
-from vlm_train.rank_rows import rows_of_rank
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.sample_loss import SampleLossLog
@@ -43,15 +42,12 @@ from vlm_train.start import (
     write_run_files,
 )
 from vlm_train.step_reports import open_reports
+from vlm_train.step_stream import Place, Step, encoded_steps
 from vlm_train.stop_request import StopRequest
 from vlm_train.stream import (
-    EncodedRow,
     RowEncoder,
     SampleStore,
-    encoded_in_order,
-    planned_rows,
     planned_samples,
-    steps_of,
 )
 
 SIGNAL_EXIT = 128
@@ -77,15 +73,9 @@ class Run:
         """Where the run writes."""
         return self.start.output_dir
 
-    def state(self, step: int) -> RunState:
-        """The state after ``step`` steps."""
-        epoch, epoch_step = divmod(step, self.plan.steps_per_epoch)
-        return RunState(
-            step=step,
-            epoch=epoch,
-            epoch_step=epoch_step,
-            fingerprint=self.fingerprint,
-        )
+    def state(self, place: "Place") -> RunState:
+        """The state before the step at ``place``."""
+        return RunState(step=place.step, epoch=place.epoch, epoch_step=place.epoch_step, fingerprint=self.fingerprint)
 
 
 def run_training(config: Config, *, resume: bool) -> int:
@@ -110,7 +100,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     datasets = datasets_to_draw(mix)
     plan = plan_run(
         config,
-        num_draws=sum(dataset.num_draws for dataset in datasets),
+        datasets,
         num_ranks=ranks.size,
         known_rows=rows_of_run(config) if resume or config.train.resume else None,
     )
@@ -184,25 +174,34 @@ def _train(run: Run) -> int:
         write_run_files(run.config, run.start, run.fingerprint)
     run.ranks.wait()
     refuse_private_folder(run.start)
-    first = run.start.state.step if run.start.state else 0
-    done = first
+    state = run.start.state
+    next_place = Place() if state is None else Place(step=state.step, epoch=state.epoch, epoch_step=state.epoch_step)
     reports = open_reports(run.config, run.output_dir, total_steps=run.plan.total_steps)
+    is_whole = False
     with (
         reports if run.ranks.is_first else nullcontext() as shown,
         StopRequest() as stop,
         _sample_losses(run, attempt=run.ranks.largest(shown.attempt if shown else 0)) as lines,
-        closing(_encoded_steps(run, first)) as steps,
+        closing(_encoded_steps(run, next_place)) as steps,
     ):
-        while done < run.plan.total_steps and not _all_stop(run, stop):
-            metrics = _one_step(run, steps, done, lines)
-            done += 1
+        while not (is_whole := _is_whole(run, next_place)) and not _all_stop(run, stop):
+            taken = _one_step(run, steps, lines)
+            if taken is None:  # epochs of their own lengths came to fewer steps than the first promised
+                is_whole = True
+                break
+            metrics, next_place = taken
             if shown is not None:
                 shown.show(metrics)
-            if run.config.train.ckpt.enable_checkpoint and done % run.config.train.ckpt.save_freq == 0:
-                _save(run, done)
-    if stop.signal is not None and done < run.plan.total_steps:
-        return _stopped(run, done, stop)
-    return _finish(run, done)
+            if run.config.train.ckpt.enable_checkpoint and next_place.step % run.config.train.ckpt.save_freq == 0:
+                _save(run, next_place)
+    if stop.signal is not None and not is_whole:
+        return _stopped(run, next_place, stop)
+    return _finish(run, next_place)
+
+
+def _is_whole(run: Run, place: Place) -> bool:
+    """Is there no step at ``place``?"""
+    return place.step >= run.plan.total_steps if run.plan.is_exact else place.epoch >= run.plan.epochs
 
 
 def _all_stop(run: Run, stop: StopRequest) -> bool:
@@ -218,40 +217,39 @@ def _sample_losses(run: Run, *, attempt: int) -> SampleLossLog:
     return SampleLossLog(run.output_dir, attempt=attempt, steps_per_write=every, rank=run.ranks.rank)
 
 
-def _encoded_steps(run: Run, done: int) -> Generator[list[EncodedRow]]:
-    """The rows of every step from ``done`` on, over epochs; the table of an epoch is written before it trains."""
-    num_workers = run.config.stream.num_workers or run.config.train.train_policy.dataloader_num_workers
-    for epoch in range(done // run.plan.steps_per_epoch, run.config.train.epoch):
-        table = run.ranks.first_then_all(partial(_planned_epoch, run, epoch))
-        first_step = done % run.plan.steps_per_epoch if epoch == done // run.plan.steps_per_epoch else 0
-        rows = rows_of_rank(
-            planned_rows(table, first_step=first_step),
-            rows_per_step=run.plan.order.rows_per_step,
-            rank=run.ranks.rank,
-            num_ranks=run.ranks.size,
-        )
-        with closing(encoded_in_order(rows, run.encoder.encode, num_workers=num_workers)) as encoded:
-            yield from steps_of(encoded, rows_per_step=run.plan.order.rows_per_step // run.ranks.size)
-
-
-def _planned_epoch(run: Run, epoch: int) -> pa.Table:
-    return epoch_table(
-        run.output_dir, epoch, plan=lambda number: plan_epoch(run.datasets, epoch=number, order=run.plan.order)
+def _encoded_steps(run: Run, first: Place) -> Generator[Step]:
+    return encoded_steps(
+        first,
+        plan=run.plan,
+        files_of=lambda epoch: EpochFiles(run.output_dir, epoch, plan=partial(_planned_parts, run, epoch)),
+        ranks=run.ranks,
+        encode=run.encoder.encode,
+        num_workers=run.config.stream.num_workers or run.config.train.train_policy.dataloader_num_workers,
     )
 
 
-def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, lines: SampleLossLog) -> dict[str, Any]:
+def _planned_parts(run: Run, epoch: int) -> Iterator[EpochPart]:
+    return plan_parts(run.datasets, epoch=epoch, order=run.plan.order)
+
+
+def _one_step(run: Run, steps: Iterator[Step], lines: SampleLossLog) -> tuple[dict[str, Any], Place] | None:
+    """Take the next step: its metrics, and the place of the one that follows; None when no step is left."""
     began = time.perf_counter()
-    rows = next(steps)
+    step = next(steps, None)
+    if step is None:
+        return None
+    place, rows = step.place, step.rows
+    done = place.step
     size = run.plan.mini_batch
     batches = [
         run.family.collate([row.samples for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
     ]
     waited = time.perf_counter() - began
-    lr = set_lr(run.trainer.optimizer, run.plan.schedule.factor(done))
+    factor = run.plan.factor(done, epoch=place.epoch, epoch_step=place.epoch_step, steps_of_epoch=place.steps_of_epoch)
+    lr = set_lr(run.trainer.optimizer, factor)
     seed_step(run.config.train.seed or 0, done)
     outcome = run.trainer.take_step(batches, step=done + 1)
-    metrics = step_metrics(run.state(done), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
+    metrics = step_metrics(run.state(place), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
     if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})
@@ -261,7 +259,7 @@ def _one_step(run: Run, steps: Iterator[list[EncodedRow]], done: int, lines: Sam
         metrics["data/undecodable"] = problems
     if run.config.stream.log_sample_loss:
         lines.add(metrics["epoch"], planned_samples(rows), outcome.samples)
-    return metrics
+    return metrics, place.next()
 
 
 def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: float, seconds: float) -> dict[str, Any]:
@@ -295,15 +293,15 @@ def dataset_metrics(samples: Sequence[SampleLoss]) -> dict[str, float]:
     return metrics
 
 
-def _save(run: Run, done: int) -> Path:
-    path = checkpoint_path(run.output_dir, done)
+def _save(run: Run, place: Place) -> Path:
+    path = checkpoint_path(run.output_dir, place.step)
     exists = path.exists()
     run.ranks.wait()  # all have looked before anyone writes
     if exists:
         return path
     return save_checkpoint(
         run.output_dir,
-        run.state(done),
+        run.state(place),
         module=run.trainer.module,
         optimizer=run.trainer.optimizer,
         max_keep=run.config.train.ckpt.max_keep,
@@ -312,21 +310,22 @@ def _save(run: Run, done: int) -> Path:
     )
 
 
-def _stopped(run: Run, done: int, stop: StopRequest) -> int:
+def _stopped(run: Run, place: Place, stop: StopRequest) -> int:
     assert stop.signal is not None
     config = run.config
     saved = "nothing was saved: train.ckpt.enable_checkpoint or train.save_ckpt_at_exit is false"
     if config.train.ckpt.enable_checkpoint and config.train.save_ckpt_at_exit:
-        saved = f"saved {_save(run, done)}; go on with: vlm-train run {config.path} --resume"
-    fact(f"stopped by {stop.signal.name} after step {done} of {run.plan.total_steps}; {saved}")
+        saved = f"saved {_save(run, place)}; go on with: vlm-train run {config.path} --resume"
+    fact(f"stopped by {stop.signal.name} after step {place.step} of {run.plan.total_steps}; {saved}")
     return SIGNAL_EXIT + stop.signal
 
 
-def _finish(run: Run, done: int) -> int:
+def _finish(run: Run, place: Place) -> int:
+    done, total = place.step, run.plan.total_steps if run.plan.is_exact else place.step
     ckpt = run.config.train.ckpt
-    fact(f"trained {done} of {run.plan.total_steps} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
+    fact(f"trained {done} of {total} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
     if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
-        fact(f"checkpoint: {_save(run, done)}")
+        fact(f"checkpoint: {_save(run, place)}")
     if ckpt.export_safetensors:
         weights = full_state_dict(run.trainer.module, ranks=run.ranks)
         if run.ranks.is_first:

@@ -1,10 +1,12 @@
 """The numbers of a run, decided before anything is loaded: rows, steps, schedule, order. Pure, no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
-from vlm_train.epoch import OrderSettings, steps_per_epoch
+from vlm_train.draws import DatasetToDraw, OrderSettings
+from vlm_train.epoch import count_steps, has_equal_epochs, least_steps
 from vlm_train.schedule import Schedule, total_steps, warmup_steps
 
 
@@ -14,36 +16,65 @@ class RunPlan:
 
     order: OrderSettings
     mini_batch: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
+    """Steps of every epoch; None where each epoch's own plan says it."""
+    first_epoch_steps: int | None
+    """Steps of epoch 0; None where nothing needs them."""
+    epochs: int
+    ends_by_steps: bool
+    """True when max_num_steps ends training, False when the epochs do."""
     schedule: Schedule
 
     @property
     def total_steps(self) -> int:
-        """Where training ends."""
+        """Where training ends; about, where the epochs end it and have steps of their own."""
         return self.schedule.total_steps
+
+    @property
+    def is_exact(self) -> bool:
+        """Is ``total_steps`` exact?"""
+        return self.ends_by_steps or self.steps_per_epoch is not None
+
+    @property
+    def needs_totals(self) -> bool:
+        """Must an epoch be planned to its end before its first step?"""
+        return not self.is_exact
+
+    def factor(self, step: int, *, epoch: int, epoch_step: int, steps_of_epoch: int | None) -> float:
+        """The factor on the learning rate of ``step`` (semantics C4)."""
+        if self.is_exact or not steps_of_epoch:
+            return self.schedule.factor(step)
+        return self.schedule.factor(step, progress=(epoch + epoch_step / steps_of_epoch) / self.epochs)
 
     def describe(self) -> str:
         """One line for people."""
-        return (
-            f"{self.order.rows_per_step} rows a step in micro-batches of {self.mini_batch}, "
-            f"{self.steps_per_epoch} steps an epoch, {self.schedule.describe()}"
-        )
+        steps = "as many steps an epoch as its plan gives"
+        if self.first_epoch_steps is not None:
+            steps = f"{self.first_epoch_steps} steps " + ("an epoch" if self.steps_per_epoch else "in the first epoch")
+        rows = f"{self.order.rows_per_step} rows a step in micro-batches of {self.mini_batch}"
+        about = "" if self.is_exact else "about "
+        return f"{rows}, {steps}, {about}{self.schedule.describe()}"
 
 
-def plan_run(config: Config, *, num_draws: int, num_ranks: int = 1, known_rows: int | None = None) -> RunPlan:
-    """The plan of a run whose epochs draw ``num_draws`` samples; ``known_rows`` a step were settled by its first start.
+def plan_run(
+    config: Config, datasets: Sequence[DatasetToDraw], *, num_ranks: int = 1, known_rows: int | None = None
+) -> RunPlan:
+    """The plan of a run that draws from ``datasets``; ``known_rows`` a step were settled by its first start.
 
     Raises ConfigError, listing values that work, when rows, ranks and micro-batches do not fit (semantics C1).
     """
     policy = config.train.train_policy
     order = order_settings(config, num_ranks=num_ranks, known_rows=known_rows)
-    per_epoch = steps_per_epoch(num_draws, order=order)
-    if per_epoch == 0:
+    epochs, limit = config.train.epoch, config.train.max_num_steps
+    is_equal = has_equal_epochs(datasets, order=order)
+    first = _first_epoch_steps(datasets, order=order, enough=limit, epochs=epochs, is_equal=is_equal)
+    if first == 0:
         raise ConfigError(
-            f"an epoch of {num_draws} samples is shorter than one step of {order.rows_per_step} rows, and "
-            "dataloader_drop_last drops it; lower train.train_batch_per_replica"
+            f"an epoch of {sum(dataset.num_draws for dataset in datasets)} samples is shorter than one step of "
+            f"{order.rows_per_step} rows, and dataloader_drop_last drops it; lower train.train_batch_per_replica"
         )
-    steps = total_steps(steps_per_epoch=per_epoch, epochs=config.train.epoch, max_num_steps=config.train.max_num_steps)
+    steps = limit if first is None else total_steps(steps_per_epoch=first, epochs=epochs, max_num_steps=limit)
+    assert steps is not None  # without a limit the first epoch is counted
     schedule = Schedule(
         total_steps=steps,
         warmup_steps=warmup_steps(config.train.optm_warmup_steps, total_steps=steps),
@@ -51,7 +82,27 @@ def plan_run(config: Config, *, num_draws: int, num_ranks: int = 1, known_rows: 
         decay_ratio=config.train.optm_decay_ratio,
         min_lr_factor=config.train.optm_min_lr_factor,
     )
-    return RunPlan(order=order, mini_batch=policy.mini_batch, steps_per_epoch=per_epoch, schedule=schedule)
+    return RunPlan(
+        order=order,
+        mini_batch=policy.mini_batch,
+        steps_per_epoch=first if is_equal else None,
+        first_epoch_steps=first,
+        epochs=epochs,
+        ends_by_steps=steps == limit,
+        schedule=schedule,
+    )
+
+
+def _first_epoch_steps(
+    datasets: Sequence[DatasetToDraw], *, order: OrderSettings, enough: int | None, epochs: int, is_equal: bool
+) -> int | None:
+    """Steps of epoch 0; None where there are ``enough`` for sure, so that nobody need wait for the count."""
+    least = least_steps(datasets, order=order)
+    if is_equal:
+        return least
+    if enough is not None and epochs * least >= enough:
+        return None
+    return count_steps(datasets, epoch=0, order=order)
 
 
 def order_settings(config: Config, *, num_ranks: int = 1, known_rows: int | None = None) -> OrderSettings:
@@ -78,4 +129,5 @@ def order_settings(config: Config, *, num_ranks: int = 1, known_rows: int | None
         rows_per_step=rows,
         shuffle=policy.dataloader_shuffle,
         drop_last=policy.dataloader_drop_last,
+        pack_tokens=config.policy.model_max_length if config.train.sequence_packing else None,
     )

@@ -19,11 +19,14 @@ class Schedule:
     min_lr_factor: float = 0.0
     """Factor that the decay falls towards."""
 
-    def factor(self, step: int) -> float:
-        """The factor of optimizer step ``step``, from 0. Rises to 1 with the last warm-up step; > 0 unless told 0."""
+    def factor(self, step: int, *, progress: float | None = None) -> float:
+        """The factor of optimizer step ``step``, from 0. Rises to 1 with the last warm-up step; > 0 unless told 0.
+
+        ``progress`` is the part of the run that is done, where steps do not tell it: epochs of unequal length.
+        """
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        progress = step / self.total_steps
+        progress = step / self.total_steps if progress is None else progress
         begin = self._decay_begin()
         if self.decay_type == "none" or progress <= begin:
             return 1.0

@@ -158,7 +158,6 @@ NOT_BUILT: dict[str, Fate] = {
         *(f"policy.parallelism.{key}" for key in ("tp_size", "ep_size", "cp_size", "pp_size")),
         unless=(1,),
     ),
-    **_refused("packing is not built yet; leave it false", "train.sequence_packing", unless=(False,)),
     **_refused("8-bit training is not built yet; leave it false", "train.fp8.enable_fp8", unless=(False,)),
     **_refused("4-bit training is not built yet; leave it false", "train.fp4.enable_fp4", unless=(False,)),
     **_noted("low precision is not built yet, so nothing reads it", "train.fp8", "train.fp4"),

@@ -152,6 +152,7 @@ class TrainSection:
     deterministic: bool = False
     """Use only kernels that give the same bits each time."""
     sequence_packing: bool = False
+    """Put several samples into each row of at most model_max_length tokens; they do not see each other."""
     save_ckpt_at_exit: bool = True
     """Save a checkpoint after the last step."""
     train_policy: TrainPolicySection = TrainPolicySection()
