@@ -42,6 +42,13 @@ def run(asked: argparse.Namespace) -> int:
     return run_training(config, resume=asked.resume)
 
 
+def explain(asked: argparse.Namespace) -> int:
+    """vlm-train explain RUN --step N | --spikes."""
+    from vlm_train.explain import explain_run
+
+    return explain_run(Path(asked.run), step=asked.step, spikes=asked.spikes, as_json=asked.json)
+
+
 def export(asked: argparse.Namespace) -> int:
     """vlm-train export RUN DIR [--step N] [--adapter]."""
     from vlm_train.export import export_checkpoint
@@ -65,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_check(commands)
     _add_run(commands)
+    _add_explain(commands)
     _add_export(commands)
     _add_make_tiny(commands)
     return parser
@@ -93,6 +101,20 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_config(command)
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
     command.set_defaults(command=run)
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "explain",
+        help="say which samples were in a step, with their own losses and where they came from",
+        epilog="example: vlm-train explain outputs/a --step 20, or --spikes for every step whose loss jumped",
+    )
+    command.add_argument("run", metavar="RUN", help="output_dir of a run")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--step", type=int, help="a step, as in metrics.jsonl")
+    which.add_argument("--spikes", action="store_true", help="steps over the running median of 200 by 6 MAD")
+    command.add_argument("--json", action="store_true", help="one JSON list of steps")
+    command.set_defaults(command=explain)
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

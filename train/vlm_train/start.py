@@ -84,6 +84,11 @@ def rows_of_run(config: Config) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def mix_of_run(run: Path) -> str:
+    """The fingerprint of the mix version that a run trains on. Raises DataError where the run does not say."""
+    return str(_read_fingerprint(run).get("mix"))
+
+
 def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]) -> Start:
     """Where the run begins. Changes nothing.
 
