@@ -42,6 +42,15 @@ def run(asked: argparse.Namespace) -> int:
     return run_training(config, resume=asked.resume)
 
 
+def inspect(asked: argparse.Namespace) -> int:
+    """vlm-train inspect CONFIG [--sample ID]."""
+    from vlm_catalogs.config import load_config
+    from vlm_train.inspect_sample import inspect_config
+
+    config = load_config(Path(asked.config), overrides=asked.set)
+    return inspect_config(config, sample=asked.sample, as_json=asked.json)
+
+
 def explain(asked: argparse.Namespace) -> int:
     """vlm-train explain RUN --step N | --spikes."""
     from vlm_train.explain import explain_run
@@ -72,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_check(commands)
     _add_run(commands)
+    _add_inspect(commands)
     _add_explain(commands)
     _add_export(commands)
     _add_make_tiny(commands)
@@ -101,6 +111,18 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_config(command)
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
     command.set_defaults(command=run)
+
+
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "inspect",
+        help="show a sample as the model gets it: text with what is supervised, media sizes, tokens, turns",
+        epilog="example: vlm-train inspect configs/tiny/qwen3_vl_i4.toml --sample demo_photos/part_000000/000000/0001",
+    )
+    _add_config(command)
+    command.add_argument("--sample", metavar="ID", help="dataset/sample_id, or a sample_id; default: the first")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.set_defaults(command=inspect)
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,0 +1,74 @@
+"""``vlm-train inspect``: what is printed is what is trained on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlm_prep.cli import main as prep
+from vlm_train.cli import main as train
+from vlm_train.make_tiny import make_tiny
+
+DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
+TOML = """
+[custom]
+include_video = true
+
+[policy]
+model_name_or_path = "{folder}/model"
+model_max_length = 1024
+
+[mix]
+root = "{folder}/mixes"
+shards = "{folder}/shards"
+
+[[mix.source]]
+name = "demo"
+path = "{folder}/data.jsonl"
+media_root = "{demo}"
+"""
+EMPTY_ANSWER = {"messages": [{"role": "user", "content": "and you?"}]}
+
+
+@pytest.fixture(scope="module")
+def toml(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("inspect")
+    make_tiny("qwen3_vl", folder / "model")
+    lines = [(DEMO / f"{name}.jsonl").read_text().splitlines()[0] for name in ("demo_clipart", "demo_video")]
+    (folder / "data.jsonl").write_text("\n".join([*lines, json.dumps(EMPTY_ANSWER)]) + "\n")
+    (folder / "small.toml").write_text(TOML.format(folder=folder, demo=DEMO))
+    assert prep(["build-mix", str(folder / "small.toml")]) == 0
+    return str(folder / "small.toml")
+
+
+def answer(number: int) -> str:
+    line = (DEMO / f"{('demo_clipart', 'demo_video')[number]}.jsonl").read_text().splitlines()[0]
+    content = next(one["content"] for one in json.loads(line)["messages"] if one["role"] == "assistant")
+    return content if isinstance(content, str) else "".join(item["text"] for item in content)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_only_the_answer_with_its_end_is_marked(toml: str, capsys: pytest.CaptureFixture[str], number: int) -> None:
+    capsys.readouterr()
+    assert train(["inspect", toml, "--sample", f"data.jsonl#{number:09d}"]) == 0
+    said = capsys.readouterr().out
+    assert f"«{answer(number)}<|im_end|>»" in said
+    assert said.count("«") == 1
+    assert ("image_0: " if number == 0 else "video_0: ") in said
+    assert "1 samples have no supervised token and are left out, such as:\n  demo/data.jsonl#000000002" in said
+
+
+def test_json_has_the_numbers_of_the_index(toml: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert train(["inspect", toml, "--sample", "demo/data.jsonl#000000000", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["total_tokens"] == found["text_tokens"] + found["image_tokens"]
+    assert found["media"][0]["num_tokens"] == found["image_tokens"] > 0
+    assistant = found["turns"][-1]
+    assert assistant["supervised"] == f"{answer(0)}<|im_end|>"
+    assert found["supervised_tokens"] == assistant["supervised_end"] - assistant["supervised_begin"]
+
+
+def test_a_sample_that_is_not_there_is_said(toml: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["inspect", toml, "--sample", "nobody"]) == 2
+    assert "--sample nobody: no sample of this mix has that id" in capsys.readouterr().err
