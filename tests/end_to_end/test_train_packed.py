@@ -155,3 +155,33 @@ def test_a_packed_run_resumes_to_the_bit_and_says_which_attempt(folder: Path) ->
     assert [row["attempt"] for row in rows] == sorted(row["attempt"] for row in rows)
     assert {line["attempt"] for line in metrics(folder, "halted")} == {row["attempt"] for row in rows} == {1, 2}
     assert len(rows) == len(sample_losses(folder, "whole"))
+
+
+def test_a_run_plans_and_packs_its_own_rows_and_resumes_over_epochs_of_their_own_length(folder: Path) -> None:
+    """Both epochs end the run, so the learning rate follows the steps of each; killed between and within epochs."""
+    packing = ("--set", "train.sequence_packing=true", "--set", "train.epoch=3", "--set", "train.max_num_steps=99")
+    packing += ("--set", "train.optm_decay_type='linear'", "--set", "stream.rows_per_step=2")
+    assert train(folder, "own", *packing) == 0
+    lines = metrics(folder, "own")
+    tables = [pq.read_table(epoch_part(folder / "own", epoch)).to_pylist() for epoch in range(3)]
+    samples = [[line["sample_id"] for line in table if line["status"] == "planned"] for table in tables]
+    assert all(sorted(one) == sorted(samples[0]) for one in samples)
+    assert max(line["position"] for table in tables for line in table) > 0
+    steps = [(line["epoch"], line["step"]) for table in tables for line in table]
+    assert [(line["epoch"], line["epoch_step"]) for line in lines] == sorted(set(steps))
+    for epoch, table in enumerate(tables):
+        size = max(line["step"] for line in table) + 1
+        rates = [(line["epoch_step"], line["train/lr"]) for line in lines if line["epoch"] == epoch]
+        assert rates == [(step, pytest.approx(2e-3 * (1 - (epoch + step / size) / 3))) for step in range(size)]
+    for run, stops in (("between", [max(line["step"] for line in tables[0]) + 1]), ("within", [1, 2, 4])):
+        for stop in stops:
+            settings = (*packing, "--set", f"train.max_num_steps={stop}")
+            assert train(folder, run, *settings, *(("--resume",) if stop != stops[0] else ())) == 0
+        assert train(folder, run, *packing, "--resume") == 0
+        assert [line["step"] for line in metrics(folder, run)] == [line["step"] for line in lines]
+        assert [read_part(folder, run, epoch) for epoch in range(3)] == tables
+
+
+def read_part(folder: Path, run: str, epoch: int) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = pq.read_table(epoch_part(folder / run, epoch)).to_pylist()
+    return lines
