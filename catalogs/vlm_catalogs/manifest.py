@@ -35,7 +35,9 @@ class MixDataset:
     share: float
     """weight / sum of weights."""
     num_draws: int
-    """Draws of one epoch (semantics B3): within one of share x epoch samples."""
+    """Draws of one epoch (semantics B3): within one of share x epoch samples; by tokens about how many."""
+    draw_tokens: int | None = None
+    """Tokens of one epoch, where the weights are of tokens: the dataset draws until its total is nearest."""
     num_converted: int
     num_rejected: int
     num_selected: int
@@ -78,7 +80,16 @@ class Manifest:
 
 def manifest_text(manifest: Manifest) -> str:
     """The manifest as it stands on disk: indented JSON with a final newline."""
-    return json_text.dumps_indented({"format": FORMAT, "version": VERSION, **asdict(manifest)})
+    return json_text.dumps_indented({"format": FORMAT, "version": VERSION, **manifest_fields(manifest)})
+
+
+def manifest_fields(manifest: Manifest) -> dict[str, Any]:
+    """The fields as they stand on disk; ``draw_tokens`` only where it says something."""
+    fields = asdict(manifest)
+    for dataset in fields["datasets"]:
+        if dataset["draw_tokens"] is None:
+            del dataset["draw_tokens"]
+    return fields
 
 
 def read_manifest(mix: Path) -> Manifest:

@@ -31,7 +31,7 @@ from vlm_prep.lengths import (
     render_settings,
     renderer_for,
 )
-from vlm_prep.mix import PreparedSource, make_manifest, profiles, repeat_factor
+from vlm_prep.mix import PreparedSource, check_epoch_size, make_manifest, profiles, repeat_factor
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS, meaning_of
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
@@ -72,6 +72,7 @@ class BuildPlan:
 
 def plan_build(config: Config) -> BuildPlan:
     """The sources of a TOML and their parts. Raises ConfigError, DataError or StorageError."""
+    check_epoch_size(config)
     resolved = resolve_sources(config)
     plans = tuple(plan_source(source, config) for source in resolved.sources)
     notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
@@ -265,6 +266,12 @@ def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> 
     return counts
 
 
+def _count_tokens(selection: pa.Table) -> dict[str, int]:
+    """Dataset -> tokens of its selected samples."""
+    sums = selection.filter(selection["selected"]).group_by("dataset").aggregate([("total_tokens", "sum")])
+    return dict(zip(sums["dataset"].to_pylist(), sums["total_tokens_sum"].to_pylist(), strict=True))
+
+
 def _publish(
     config: Config,
     plan: BuildPlan,
@@ -287,6 +294,7 @@ def _publish(
             prepared,
             renderers,
             num_selected=num_selected,
+            num_tokens=_count_tokens(selection),
             selection_hash=selection_hash,
             notes=[text for source in plan.sources for text in source.notes],
         )

@@ -2,22 +2,21 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config, mix_settings
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash, joined_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder
-from vlm_catalogs.manifest import Encoding, Manifest, MixDataset, PinnedPart
+from vlm_catalogs.manifest import Encoding, Manifest, MixDataset, PinnedPart, manifest_fields
 from vlm_catalogs.model_family import find_family
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.source import FileSource, Source
 from vlm_prep.lengths import lengths_name, profile_of
-from vlm_prep.shares import draws, population, shares
+from vlm_prep.shares import DatasetDraws, Selected, dataset_draws
 from vlm_prep.source_plan import SourcePlan
 
 
@@ -55,17 +54,41 @@ def repeat_factor(source: Source) -> float:
     return source.repeat_time if isinstance(source, FileSource) else source.subsample.get("train", 1.0)
 
 
-def plan_draws(sources: Sequence[Source], num_selected: Mapping[str, int], config: Config) -> dict[str, int]:
-    """Dataset -> draws of one epoch. Raises DataError for a dataset that has a weight but no sample."""
+def check_epoch_size(config: Config) -> None:
+    """Raise ConfigError for an epoch size that the unit of the weights gives no meaning."""
+    mix = config.mix
+    sizes = {"mix.epoch_samples": ("samples", mix.epoch_samples), "mix.epoch_tokens": ("tokens", mix.epoch_tokens)}
+    for key, (unit, size) in sizes.items():
+        if size is not None and mix.weight_unit != unit:
+            raise ConfigError(
+                f"{config.where(key)}: {key} has no effect with mix.weight_unit = {mix.weight_unit!r}, expected "
+                f"{unit!r}; leave one of them out"
+            )
+
+
+def plan_draws(
+    sources: Sequence[Source], num_selected: Mapping[str, int], num_tokens: Mapping[str, int], config: Config
+) -> dict[str, DatasetDraws]:
+    """Dataset -> its draws of one epoch. Raises DataError for a dataset that has a weight but no sample."""
     for source in sources:
         if num_selected.get(source.name, 0) == 0:
             raise DataError(
                 f"{source.origin}: {source.name}: no sample is left to draw from, but its weight is {source.weight:g}; "
                 "see the reasons above, or give it weight 0"
             )
-    populations = (population(num_selected[source.name], repeat_factor(source)) for source in sources)
-    epoch_samples = config.mix.epoch_samples or sum(populations)
-    return draws(shares({source.name: source.weight for source in sources}), epoch_samples)
+    selected = {
+        source.name: Selected(
+            weight=source.weight,
+            repeat_factor=repeat_factor(source),
+            num_samples=num_selected[source.name],
+            num_tokens=num_tokens[source.name],
+        )
+        for source in sources
+    }
+    mix = config.mix
+    return dataset_draws(
+        selected, weight_unit=mix.weight_unit, epoch_samples=mix.epoch_samples, epoch_tokens=mix.epoch_tokens
+    )
 
 
 def make_manifest(
@@ -74,21 +97,22 @@ def make_manifest(
     renderers: Mapping[Profile, Renderer],
     *,
     num_selected: Mapping[str, int],
+    num_tokens: Mapping[str, int],
     selection_hash: str,
     notes: Sequence[str],
 ) -> Manifest:
     """The manifest, its fingerprint included. Raises DataError for a dataset that has a weight but no sample."""
     sources = [source.plan.source for source in prepared]
-    num_draws = plan_draws(sources, num_selected, config)
-    exact = shares({source.name: source.weight for source in sources})
+    planned = plan_draws(sources, num_selected, num_tokens, config)
     version = Path(config.mix.root) / config.mix_name / "version"
     datasets = tuple(
         MixDataset(
             name=source.name,
             format=source.plan.file_format,
             weight=source.plan.source.weight,
-            share=float(exact[source.name]),
-            num_draws=num_draws[source.name],
+            share=float(planned[source.name].share),
+            num_draws=planned[source.name].num_draws,
+            draw_tokens=planned[source.name].draw_tokens,
             num_converted=source.num_kept,
             num_rejected=source.num_rejected,
             num_selected=num_selected[source.name],
@@ -103,7 +127,7 @@ def make_manifest(
         fingerprint="",
         seed=config.mix.seed,
         weight_unit=config.mix.weight_unit,
-        epoch_samples=sum(num_draws.values()),
+        epoch_samples=sum(one.num_draws for one in planned.values()),
         model_max_length=config.policy.model_max_length,
         length_policy=config.mix.length_policy,
         encoding=_encoding(config, renderers),
@@ -117,7 +141,7 @@ def make_manifest(
 
 def fingerprint(manifest: Manifest) -> str:
     """The identity of a mix: all that its manifest pins, but neither its name, nor where shards lie, nor notes."""
-    fields: dict[str, Any] = asdict(manifest)
+    fields = manifest_fields(manifest)
     for key in ("name", "fingerprint", "notes"):
         del fields[key]
     for dataset in fields["datasets"]:

@@ -199,7 +199,6 @@ REFUSED_VALUES: dict[str, str] = {
     "policy.is_diffusers": "true",
     "validation.enable": "true",
     "distillation.enable": "true",
-    "mix.weight_unit": "'tokens'",
     "mix.convert": "'needed'",
     "mix.length_policy": "'cut_text'",
     "mix.fetch_media": "true",

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from vlm_catalogs.config import load_config, mix_settings
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import read_part
 from vlm_catalogs.manifest import current_mix, read_manifest
@@ -26,7 +27,10 @@ from vlm_catalogs.shard_reader import ShardReader
 from vlm_catalogs.tables import LENGTHS, MEDIA, SAMPLES, SELECTION, TEXTS
 from vlm_prep.build import build_mix
 from vlm_prep.lengths import check_lengths
+from vlm_train.draws import OrderSettings
+from vlm_train.epoch import plan_epoch
 from vlm_train.make_tiny import make_tiny
+from vlm_train.open_mix import datasets_to_draw, open_mix
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "tests" / "demo_data"
@@ -121,6 +125,32 @@ def test_a_second_build_touches_no_file_and_finds_the_same_mix(build: Build, pla
     before = times(place / "shards"), times(place / "mixes")
     assert build("normal") == version == current_mix(Path("mixes/normal"))
     assert (times(place / "shards"), times(place / "mixes")) == before
+
+
+def test_weights_of_tokens_and_of_repeats_reach_the_epochs(build: Build, place: Path) -> None:
+    version = build("normal", "mix.weight_unit='tokens'", "mix.epoch_tokens=30000")
+    assert [dataset.draw_tokens for dataset in read_manifest(version).datasets] == [10000] * 3
+    config = load_config(
+        place / "normal.toml",
+        overrides=("mix.weight_unit='tokens'", "mix.epoch_tokens=30000", "policy.model_max_length=1024"),
+    )
+    drawn = datasets_to_draw(open_mix(config))
+    for epoch in range(2):
+        table = plan_epoch(drawn, epoch=epoch, order=OrderSettings(seed=0, rows_per_step=4, pack_tokens=1024))
+        for one in drawn:
+            longest = dict(zip(*(one.samples[key].to_pylist() for key in ("sample_key", "total_tokens")), strict=True))
+            keys = table.filter(pc.equal(table["dataset"], one.name))["sample_key"].to_pylist()
+            # Shares go by each sample's longest conversation; the epoch may show a shorter one.
+            assert abs(sum(longest[key] for key in keys) - 10000) <= max(longest.values())
+    repeated = read_manifest(build("normal", "mix.weight_unit='repeats'"))
+    assert all(dataset.num_draws == dataset.num_selected for dataset in repeated.datasets)
+
+
+def test_an_epoch_size_without_meaning_is_refused(build: Build) -> None:
+    with pytest.raises(ConfigError, match=r"epoch_samples has no effect with mix\.weight_unit = 'tokens'"):
+        build("normal", "mix.weight_unit='tokens'", "mix.epoch_samples=80")
+    with pytest.raises(ConfigError, match=r"epoch_tokens has no effect with mix\.weight_unit = 'samples'"):
+        build("normal", "mix.epoch_tokens=80")
 
 
 def test_other_weights_convert_and_measure_nothing(

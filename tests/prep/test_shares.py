@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_prep.shares import draws, population, shares
+from vlm_prep.shares import DatasetDraws, Selected, dataset_draws, draws, population, shares
 
 WEIGHTS = st.dictionaries(st.text(min_size=1, max_size=3), st.floats(1e-6, 1e6), min_size=1, max_size=8)
 
@@ -35,3 +35,30 @@ def test_repeats_count_for_the_population_and_fractions_do_not() -> None:
 
 def test_the_largest_remainder_gets_the_last_draw() -> None:
     assert draws({"a": Fraction(1, 10), "b": Fraction(9, 10)}, 1) == {"a": 0, "b": 1}
+
+
+def selected(
+    weight: float = 1.0, num_samples: int = 10, num_tokens: int = 1000, repeat_factor: float = 1.0
+) -> Selected:
+    return Selected(weight=weight, num_samples=num_samples, num_tokens=num_tokens, repeat_factor=repeat_factor)
+
+
+def test_repeats_draw_every_dataset_as_often_as_its_weight_says() -> None:
+    mix = {"a": selected(0.5), "b": selected(2.25), "c": selected(1, repeat_factor=3), "d": selected(0.01)}
+    planned = dataset_draws(mix, weight_unit="repeats")
+    assert {name: one.num_draws for name, one in planned.items()} == {"a": 5, "b": 22, "c": 30, "d": 0}
+    assert planned["a"].share == Fraction(5, 57)
+
+
+def test_weights_of_tokens_share_out_the_tokens() -> None:
+    mix = {"a": selected(1, num_tokens=1000), "b": selected(3, num_samples=2, num_tokens=3000, repeat_factor=2)}
+    planned = dataset_draws(mix, weight_unit="tokens")
+    assert [(one.draw_tokens, one.num_draws) for one in planned.values()] == [(1750, 18), (5250, 4)]
+    planned = dataset_draws(mix, weight_unit="tokens", epoch_tokens=10)
+    assert [(one.draw_tokens, one.num_draws) for one in planned.values()] == [(3, 1), (7, 1)]
+
+
+def test_weights_of_samples_share_out_the_population() -> None:
+    mix = {"a": selected(1), "b": selected(1, repeat_factor=2)}
+    assert {name: one.num_draws for name, one in dataset_draws(mix).items()} == {"a": 15, "b": 15}
+    assert dataset_draws(mix, epoch_samples=3)["a"] == DatasetDraws(share=Fraction(1, 2), num_draws=2)

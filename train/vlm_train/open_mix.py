@@ -103,6 +103,7 @@ def _dataset_to_draw(mix: OpenMix, dataset: MixDataset, chosen: pa.Table) -> Dat
     return DatasetToDraw(
         name=dataset.name,
         num_draws=dataset.num_draws,
+        draw_tokens=dataset.draw_tokens,
         samples=_in_source_order(samples, [part.name for part in dataset.parts]),
         lengths=pa.concat_tables([_read_lengths(mix, dataset, number) for number in range(len(dataset.parts))]),
     )

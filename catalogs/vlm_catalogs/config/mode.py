@@ -27,6 +27,7 @@ def mix_settings(config: Config) -> dict[str, object]:
         "train.train_policy.dataset.name": None if custom.use_i4 else config.train.train_policy.dataset.name,
         "mix.weight_unit": mix.weight_unit,
         "mix.epoch_samples": mix.epoch_samples,
+        **({"mix.epoch_tokens": mix.epoch_tokens} if mix.epoch_tokens else {}),
         "mix.seed": mix.seed,
         "mix.convert": mix.convert,
         "mix.length_policy": mix.length_policy,

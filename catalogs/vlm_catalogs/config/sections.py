@@ -282,8 +282,12 @@ class MixSection:
     """A local mirror of the i4 bucket."""
     source: tuple[MixSource, ...] = ()
     weight_unit: Literal["samples", "tokens", "repeats"] = "samples"
+    """What weights share out: the samples of an epoch, its tokens, or nothing: ``repeats`` draws each dataset
+    ``weight`` times."""
     epoch_samples: PositiveCount | None = None
     """Draws in one epoch; None is the number of selected samples."""
+    epoch_tokens: PositiveCount | None = None
+    """With ``weight_unit = "tokens"``: tokens of one epoch; None is the tokens of all selected samples."""
     seed: Count = 0
     convert: Literal["all", "needed"] = "all"
     length_policy: Literal["drop", "shrink_media", "cut_text"] = "drop"
