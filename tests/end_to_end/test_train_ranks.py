@@ -135,6 +135,17 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path, family: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_ranks_train_packed_rows_as_one_process_does(tmp_path: Path, family: str) -> None:
+    place = build(tmp_path, family, steps=4)
+    packed = "train.sequence_packing=true"
+    said = place.run("alone", packed, "train.train_batch_per_replica=2")
+    assert "samples in one row do not see each other" in said
+    place.run("two", packed, "policy.parallelism.dp_shard_size=2", "train.train_batch_per_replica=1")
+    assert_same_run(place, "alone", "two")
+
+
+@pytest.mark.slow
 def test_two_copies_of_the_parameters_train_as_one_process_does(tmp_path: Path) -> None:
     place = build(tmp_path, "qwen3_vl", steps=6)
     place.run("alone")
