@@ -34,12 +34,14 @@ class FileSource:
     name: str
     weight: float
     path: str
-    """A file or a folder."""
+    """A file or a folder; also s3://bucket/key, whose files are copied before they are read."""
     format: str
     """One of the formats of ``[[mix.source]]``; ``auto`` is decided by looking at the files, and printed."""
     media_root: str | None = None
     """Folder that relative media paths start from; None is the folder of each file."""
     repeat_time: float = 1.0
+    credentials_path: str | None = None
+    """For a path or media root in S3; None: boto3's own chain."""
     columns: dict[str, str] = field(default_factory=dict)
     """``messages``, ``images``, ... -> the key or column that holds it in this source."""
     origin: str

@@ -26,6 +26,7 @@ from vlm_catalogs.config.values import Mismatch, fit, shown
 from vlm_catalogs.dataset_name import name_problem
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.json_catalog import read_json_catalog
+from vlm_catalogs.object_store import is_s3
 from vlm_catalogs.source import FileSource
 
 COLUMNS = ("messages", "conversations", "images", "image", "videos", "video", "id")
@@ -113,18 +114,19 @@ def _expand(entry: MixSource, where: str, outer: tuple[Path, ...]) -> FileDatase
         media_root=entry.media_root,
         repeat_time=entry.repeat_time,
         columns=dict(entry.columns or {}),
+        credentials_path=entry.s3_credentials_path,
         origin=where,
     )
     return FileDatasets(sources=(source,))
 
 
 def _check_exists(entry: MixSource, where: str) -> None:
-    if not Path(entry.path).exists():
+    if not is_s3(entry.path) and not Path(entry.path).exists():
         raise ConfigError(
             f"{where}: {entry.name}: no file or folder {entry.path!r}; "
             "a relative path starts from the working directory"
         )
-    if entry.media_root is not None and not Path(entry.media_root).is_dir():
+    if entry.media_root is not None and not is_s3(entry.media_root) and not Path(entry.media_root).is_dir():
         raise ConfigError(f"{where}: {entry.name}: media_root: no folder {entry.media_root!r}")
 
 

@@ -34,6 +34,7 @@ from vlm_prep.lengths import (
 from vlm_prep.mix import PreparedSource, check_epoch_size, make_manifest, profiles, repeat_factor
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS, meaning_of
+from vlm_prep.s3_mirror import local_source
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
 from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
@@ -71,10 +72,14 @@ class BuildPlan:
 
 
 def plan_build(config: Config) -> BuildPlan:
-    """The sources of a TOML and their parts. Raises ConfigError, DataError or StorageError."""
+    """The sources of a TOML and their parts; normal datasets in S3 are copied first.
+
+    Raises ConfigError, DataError or StorageError.
+    """
     check_epoch_size(config)
     resolved = resolve_sources(config)
-    plans = tuple(plan_source(source, config) for source in resolved.sources)
+    shards = Path(config.mix.shards)
+    plans = tuple(plan_source(local_source(source, shards), config) for source in resolved.sources)
     notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
     return BuildPlan(sources=plans, notes=notes)
 

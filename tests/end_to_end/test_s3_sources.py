@@ -185,3 +185,34 @@ def test_an_object_that_changes_during_the_build_is_named(
     monkeypatch.setattr(shutil, "disk_usage", change_once)
     assert main(["build-mix", str(toml), "--num-workers", "1"]) == 2
     assert f"s3://changing/{keys[0]}: has changed since it was listed" in capfd.readouterr().err
+
+
+def test_a_normal_dataset_in_s3_gives_the_shards_of_a_local_one(
+    server: ObjectServer, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    demo = TESTS / "demo_data" / "jsonl"
+    server.fill("normal", demo, prefix="sets/demo/")
+    secret = server.credentials(tmp_path / "planted.secret")
+    source = '[[mix.source]]\nname = "demo"\npath = "{path}"\n{more}'
+    for name, path, more in [
+        ("here", str(demo), ""),
+        ("there", "s3://normal/sets/demo", f's3_credentials_path = "{secret}"\n'),
+    ]:
+        toml = write_toml(tmp_path / name, model, secret, more=source.format(path=path, more=more))
+        toml.write_text(toml.read_text().replace("use_i4 = true", "use_i4 = false"))
+        assert main(["build-mix", str(toml)]) == 0
+    assert built(tmp_path / "there") == built(tmp_path / "here")
+    assert main(["build-mix", str(toml)]) == 0
+    assert "all cached" in capfd.readouterr().err
+    client = server.client()
+    text = (demo / "demo_clipart.jsonl").read_bytes().replace(b"a", b"o")
+    client.put_object(Bucket="normal", Key="sets/demo/demo_clipart.jsonl", Body=text)
+    client.delete_object(Bucket="normal", Key="sets/demo/demo_video.jsonl")
+    capfd.readouterr()
+    main(["build-mix", str(toml)])
+    copied = {path.name for path in (tmp_path / "there" / "shards" / ".mirror").rglob("*.jsonl")}
+    assert "demo_video.jsonl" not in copied and "demo_clipart.jsonl" in copied
+    assert "all cached" not in capfd.readouterr().err
+    toml.write_text(toml.read_text().replace("sets/demo", "sets/nothing"))
+    assert main(["build-mix", str(toml)]) == 2
+    assert "there is nothing at s3://normal/sets/nothing" in capfd.readouterr().err

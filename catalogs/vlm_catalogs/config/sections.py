@@ -244,7 +244,7 @@ class MixSource:
 
     name: str = ""
     path: str = ""
-    """A file or a folder."""
+    """A file or a folder, also s3://bucket/key."""
     format: Literal["auto", "jsonl", "llava", "parquet", "webdataset", "arrow", "mds"] = "auto"
     """``auto`` looks at the files and says what it found."""
     weight: NonNegative = 1.0
@@ -255,6 +255,8 @@ class MixSource:
     """Path of a catalogue, a TOML or a meta.json of MMPR's spelling; then name and path are not given."""
     repeat_time: Positive = 1.0
     """Under 1 takes that fraction of the samples; from 1 repeats them."""
+    s3_credentials_path: str | None = None
+    """As ``[custom] s3_credentials_path``, for this source; None is boto3's own chain."""
     columns: Mapping[str, str] | None = None
     """``messages``, ``conversations``, ``images``, ``image``, ``videos``, ``video``, ``id`` -> its name there."""
     line: int = field(default=FROM_COMMAND_LINE, compare=False)
