@@ -37,5 +37,7 @@ def test_a_convolution_whose_patches_overlap_stays_one() -> None:
 
 
 def test_the_towers_of_qwen_multiply(tiny: Any) -> None:
-    changed = [name for name, one in tiny.load().named_modules() if name.endswith("patch_embed") and "forward" in vars(one)]
+    changed = [
+        name for name, one in tiny.load().named_modules() if name.endswith("patch_embed") and "forward" in vars(one)
+    ]
     assert bool(changed) == tiny.family.model_type.startswith("qwen3_vl")

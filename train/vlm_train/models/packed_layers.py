@@ -51,7 +51,9 @@ def segmented_attention(
         return _flash(query_BHTE, key_BHTE, value_BHTE, segments, settings.get("scaling")), None
     rows = []
     for row, lengths in enumerate(segments.lengths):
-        split = [torch.split(states[row : row + 1], list(lengths), dim=2) for states in (query_BHTE, key_BHTE, value_BHTE)]
+        split = [
+            torch.split(states[row : row + 1], list(lengths), dim=2) for states in (query_BHTE, key_BHTE, value_BHTE)
+        ]
         attended = [_attend(module, *states, None, **settings)[0] for states in zip(*split, strict=True)]
         rows.append(torch.cat(attended, dim=1))
     return torch.cat(rows), None
@@ -123,11 +125,7 @@ def _mamba_kernels() -> bool:
 
 def _mix_segments(mix: Any, states_BTD: Tensor, segments: Segments) -> Tensor:
     """``mix`` of each segment alone. Segments of like length go together, padded on the right, which is exact."""
-    pieces = [
-        piece
-        for row, lengths in zip(states_BTD, segments.lengths, strict=True)
-        for piece in row.split(lengths)
-    ]
+    pieces = [piece for row, lengths in zip(states_BTD, segments.lengths, strict=True) for piece in row.split(lengths)]
     alike: dict[int, list[int]] = defaultdict(list)
     for number, piece_LD in enumerate(pieces):
         alike[len(piece_LD).bit_length()].append(number)
