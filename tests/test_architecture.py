@@ -24,7 +24,9 @@ ONLY_IN = {
 }
 """Package -> modules that may import it, at any depth of nesting."""
 
-QUICK_MODULES = r"vlm_prep\.cli|vlm_train\.cli|vlm_catalogs\.(config(\..*)?|console|model_family|errors)"
+QUICK_MODULES = (
+    r"vlm_prep\.(cli|commands(\..*)?)|vlm_train\.cli|vlm_catalogs\.(config(\..*)?|console|model_family|errors)"
+)
 HEAVY = {
     "torch",
     "torchvision",

@@ -1,0 +1,101 @@
+"""vlm-prep build-mix CONFIG."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_catalogs.console import fact, note, result
+from vlm_prep.commands.text_table import text_table
+
+if TYPE_CHECKING:
+    from vlm_catalogs.config import Config
+    from vlm_catalogs.manifest import Manifest
+    from vlm_prep.build import BuildPlan
+    from vlm_prep.commands.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    """Add the command."""
+    build = commands.add_parser(
+        "build-mix",
+        help="convert the sources that a TOML names, select samples, write the mix",
+        description="Convert what is not converted yet, measure, select, write the mix. Safe to interrupt and repeat.",
+        epilog="example: vlm-prep build-mix configs/tiny/qwen3_vl_normal.toml --dry-run",
+    )
+    build.add_argument("config", type=Path, metavar="CONFIG", help="the TOML that vlm-train takes as well")
+    build.add_argument("--dry-run", action="store_true", help="print sources, sizes, parts and shares; write nothing")
+    build.add_argument("--num-workers", type=int, metavar="N", help="processes that convert (default: every core)")
+    build.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="section.key=value",
+        help="a setting in the place of the TOML's; may be given more than once",
+    )
+    build.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code."""
+    config = _load(arguments)
+    # Heavy imports come only now: --help and a wrong TOML answer at once.
+    from vlm_catalogs.manifest import read_manifest
+    from vlm_prep.build import build_mix, plan_build
+
+    if arguments.dry_run:
+        plan = plan_build(config)
+        for text in plan.notes:
+            note(text)
+        result(_plan_table(plan))
+        return 0
+    version = build_mix(config)
+    result(_mix_table(read_manifest(version)))
+    result(f"mix: {version}")
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> "Config":
+    from vlm_catalogs.config import describe_mode, load_config
+
+    overrides = list(arguments.overrides)
+    if arguments.num_workers is not None:
+        overrides.append(f"mix.num_workers={arguments.num_workers}")
+    config = load_config(arguments.config, overrides=overrides)
+    for text in config.notes:
+        note(text)
+    fact(describe_mode(config))
+    return config
+
+
+def _plan_table(plan: "BuildPlan") -> str:
+    total = sum(source.source.weight for source in plan.sources)
+    rows = [
+        [
+            source.source.name,
+            source.file_format,
+            f"{source.num_bytes / 1e6:,.1f}",
+            str(len(source.parts)),
+            str(len(source.parts) - len(source.missing)),
+            f"{source.source.weight:g}",
+            f"{source.source.weight / total:.4%}",
+        ]
+        for source in plan.sources
+    ]
+    return text_table(["dataset", "format", "MB", "parts", "cached", "weight", "share"], rows)
+
+
+def _mix_table(manifest: "Manifest") -> str:
+    rows = [
+        [
+            dataset.name,
+            f"{dataset.num_converted:,}",
+            f"{dataset.num_rejected:,}",
+            f"{dataset.num_selected:,}",
+            f"{dataset.num_draws:,}",
+            f"{dataset.share:.4%}",
+            f"{dataset.num_draws / manifest.epoch_samples:.4%}",
+        ]
+        for dataset in manifest.datasets
+    ]
+    return text_table(["dataset", "converted", "rejected", "selected", "draws", "asked", "realised"], rows)
