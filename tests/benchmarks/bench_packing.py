@@ -27,8 +27,8 @@ from vlm_train.make_tiny import make_tiny
 from vlm_train.models import load_family
 from vlm_train.models.family import Batch, EncodedMedium, EncodedSample
 from vlm_train.optimizer import OptimizerSettings, build_optimizer
+from vlm_train.planned_rows import PlannedRow
 from vlm_train.sample_loss import SampleLossLog
-from vlm_train.stream import PlannedRow
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 ROWS = 4

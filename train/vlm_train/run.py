@@ -32,6 +32,7 @@ from vlm_train.optimizer import set_lr
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.sample_loss import SampleLossLog
+from vlm_train.sample_store import SampleStore
 from vlm_train.shard_parameters import full_state_dict
 from vlm_train.start import (
     Start,
@@ -44,11 +45,7 @@ from vlm_train.start import (
 from vlm_train.step_reports import open_reports
 from vlm_train.step_stream import Place, Step, encoded_steps
 from vlm_train.stop_request import StopRequest
-from vlm_train.stream import (
-    RowEncoder,
-    SampleStore,
-    planned_samples,
-)
+from vlm_train.stream import RowEncoder, planned_samples
 
 SIGNAL_EXIT = 128
 """A run that a signal ended exits with this plus the signal's number, as shells do."""

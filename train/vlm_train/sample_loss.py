@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from vlm_catalogs.errors import StorageError
 from vlm_catalogs.tables import SAMPLE_LOSS
 from vlm_train.loop import SampleLoss
-from vlm_train.stream import PlannedRow
+from vlm_train.planned_rows import PlannedRow
 
 FOLDER = "sample_loss"
 ROWS_PER_PART = 32_768

@@ -9,10 +9,11 @@ from itertools import chain, count
 import pyarrow as pa
 
 from vlm_train.epoch_files import EpochFiles
+from vlm_train.planned_rows import PlannedRow, planned_rows
 from vlm_train.rank_rows import rows_of_rank
 from vlm_train.ranks import Ranks
 from vlm_train.run_plan import RunPlan
-from vlm_train.stream import EncodedRow, PlannedRow, encoded_in_order, planned_rows, steps_of
+from vlm_train.stream import EncodedRow, encoded_in_order, steps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
