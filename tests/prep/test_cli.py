@@ -10,7 +10,7 @@ import pytest
 from vlm_prep import cli
 
 COMMAND = Path(sys.executable).parent / "vlm-prep"
-COMMANDS = ("build-mix", "verify", "prune", "export", "peek")
+COMMANDS = ("build-mix", "verify", "prune", "export", "peek", "sql")
 HEAVY = {"pyarrow", "duckdb", "transformers", "torch", "PIL", "av", "streaming", "numpy", "xxhash", "orjson"}
 
 

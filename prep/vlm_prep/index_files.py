@@ -1,0 +1,95 @@
+"""Which index files does a path mean? Those of a mix, of converted sources, or of a run with the mix that it pinned."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, part_folder, read_part
+from vlm_catalogs.manifest import Manifest, read_manifest
+from vlm_prep.verify.targets import find_target
+
+RUN_FILE = "fingerprint.json"
+"""Marks the output_dir of a run; it says which version of the mix the run pinned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFiles:
+    """One converted part: its folder, what part.json says, and the lengths that count."""
+
+    folder: Path
+    record: PartRecord
+    lengths: tuple[Path, ...]
+
+    def table(self, name: str) -> Path:
+        """One of its index tables, such as ``samples``."""
+        return self.folder / f"{name}.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFiles:
+    """What may be asked about."""
+
+    parts: tuple[PartFiles, ...]
+    mix: Path | None = None
+    """A version of a mix."""
+    manifest: Manifest | None = None
+    run: Path | None = None
+    """The output_dir of a run."""
+
+    def folders(self) -> list[Path]:
+        """Every folder that holds a file of it."""
+        kept = [folder for folder in (self.mix, self.run) if folder is not None]
+        return [*kept, *(part.folder for part in self.parts)]
+
+
+def find_index(path: str) -> IndexFiles:
+    """The index files of a mix, a version of it, a shards folder, a CONFIG or a run.
+
+    Raises ConfigError when ``path`` is none of them, DataError for one that is not whole.
+    """
+    if (Path(path) / RUN_FILE).is_file():
+        return _index_of_run(Path(path))
+    target = find_target(path)
+    if target.mix is not None:
+        return _index_of_mix(target.mix)
+    return IndexFiles(parts=tuple(part for layout in target.layouts for part in _whole_parts(layout)))
+
+
+def _index_of_mix(mix: Path, run: Path | None = None) -> IndexFiles:
+    manifest = read_manifest(mix)
+    parts = tuple(
+        _part((mix / dataset.shards).resolve(), pinned.name, [pinned.lengths])
+        for dataset in manifest.datasets
+        for pinned in dataset.parts
+    )
+    return IndexFiles(parts=parts, mix=mix, manifest=manifest, run=run)
+
+
+def _index_of_run(run: Path) -> IndexFiles:
+    from vlm_catalogs.config import load_config
+
+    try:
+        version = str(json_text.loads((run / RUN_FILE).read_bytes())["fingerprint"]["mix"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{run / RUN_FILE}: damaged: {error!r}") from error
+    config = load_config(run / "config.toml")
+    mix = Path(config.mix.root) / config.mix_name / version
+    if not mix.is_dir():
+        raise ConfigError(f"{run}: its mix {mix} is not there; run from the folder in which the run was started")
+    return _index_of_mix(mix, run)
+
+
+def _whole_parts(layout: Path) -> Iterator[PartFiles]:
+    for marker in sorted(layout.glob(f"parts/*/{PART_FILE}")):
+        folder = marker.parent
+        yield _part(layout, folder.name, [f"lengths/{path.name}" for path in sorted(folder.glob("lengths/*.parquet"))])
+
+
+def _part(layout: Path, name: str, lengths: list[str]) -> PartFiles:
+    folder = part_folder(layout, name)
+    missing = [file for file in (*INDEX_TABLES, *lengths) if not (folder / file).is_file()]
+    if missing:
+        raise DataError(f"{folder}: without {', '.join(missing)}; vlm-prep verify lists what else is wrong")
+    return PartFiles(folder=folder, record=read_part(folder), lengths=tuple(folder / file for file in lengths))
