@@ -6,7 +6,6 @@ Spellings: a list of messages; a list of such lists (alternatives); ``{"messages
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -69,14 +68,15 @@ class Record:
     source_id: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> list[Place]:
         """Every use of a medium, in the order of reading, over all conversations."""
-        for conversation in self.conversations:
-            for message in conversation:
-                for item in message["content"]:
-                    place = item.get(item["type"])
-                    if isinstance(place, Place):
-                        yield place
+        return [
+            place
+            for conversation in self.conversations
+            for message in conversation
+            for item in message["content"]
+            if type(place := item.get(item["type"])) is Place
+        ]
 
     def names(self) -> list[str]:
         """The media that are named, by an item or by the record's lists, each once, in order."""
@@ -154,10 +154,10 @@ def _message(message: dict[str, Any], *, tags: bool, seen: dict[str, int]) -> Me
     role = message.get("role", message.get("from"))
     if not isinstance(role, str):
         raise RejectSample(BAD_CONVERSATION, f"role {_shown(role)}, expected a string")
+    if [*message] == STORED_KEYS:
+        return {"role": role, "content": _items(message["content"], tags=tags, seen=seen)}
     is_llava = "value" in message and "content" not in message
     content = message["value"] if is_llava else message.get("content")
-    if len(message) == 2 and [*message] == STORED_KEYS:
-        return {"role": role, "content": _items(content, tags=tags, seen=seen)}
     rest = {key: value for key, value in message.items() if key not in ("role", "from", "content", "value")}
     items = _items(content, tags=tags or is_llava, seen=seen)
     return {"role": ROLES.get(role, role) if "role" not in message else role, "content": items, **rest}

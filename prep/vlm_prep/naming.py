@@ -35,7 +35,7 @@ def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool =
     one name for it, they belong together whatever the names (a bare i4 member has no name in the conversation).
     Raises RejectSample for a medium that is not there or is of the other kind.
     """
-    places = list(record.places())
+    places = record.places()
     aliases = _single_alias(places, kinds) if match_single else {}
     pools = _pools(record, kinds) if None in [place.name for place in places] else {}
     source_names = [_resolve(place, kinds, pools, aliases) for place in places]
@@ -104,10 +104,10 @@ def _canonical_names(used: list[str], kinds: Mapping[str, str]) -> dict[str, str
 
 def _renamed(message: Message, in_order: Iterator[str]) -> Message:
     """The message with the next names in the place of its media."""
-    items = []
-    for item in message["content"]:
-        kind = item["type"]
-        items.append({**item, kind: next(in_order)} if type(item.get(kind)) is Place else item)
+    items = [
+        {**item, kind: next(in_order)} if type(item.get(kind := item["type"])) is Place else item
+        for item in message["content"]
+    ]
     return {**message, "content": items}
 
 

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def _read_entry(
     source: I4Source, entry: str, tars: list[PartInput], limits: Limits
 ) -> Iterator[RawSample | RejectedSample]:
     found = {tar.key: _members(tar) for tar in tars}
-    names = _sample_names(found)
+    names = _sample_names(found.values())
     by_key = {key: _by_sample(members, names) for key, members in found.items()}
     texts = [by_key[key] for key in source.text_keys]
     media = {key: by_key[key] for key in source.media_keys if key in by_key}
@@ -84,21 +84,28 @@ def _members(tar: PartInput) -> list[Found]:
     return [Found(tar, content, member) for member in read_members(content, tar=tar.path)]
 
 
-def _sample_names(found: Mapping[str, list[Found]]) -> Mapping[str, str]:
+def _sample_names(tars: Collection[list[Found]]) -> Mapping[str, str]:
     """Member name -> sample name: the file name up to its last dot.
 
     Where a tar has files of one name in several folders, all names of the entry keep their folders, so that no two
     samples merge.
     """
-    members = {found_member.member.name for tar in found.values() for found_member in tar}
-    stems = {name: posixpath.splitext(posixpath.normpath(name).lstrip("/"))[0] for name in members}
-    if not any("/" in stem for stem in stems.values()):
+    members = {found.member.name for tar in tars for found in tar}
+    stems = {name: _stem(name) for name in members}
+    if "/" not in "".join(stems.values()):
         return stems
     is_ambiguous = any(
         max(Counter(posixpath.basename(stem) for stem in {stems[f.member.name] for f in tar}).values(), default=0) > 1
-        for tar in found.values()
+        for tar in tars
     )
     return stems if is_ambiguous else {name: posixpath.basename(stem) for name, stem in stems.items()}
+
+
+def _stem(name: str) -> str:
+    """The name of a member without its last suffix, its folders kept."""
+    if "/" not in name and not name.startswith("."):
+        return name.rpartition(".")[0] or name
+    return posixpath.splitext(posixpath.normpath(name).lstrip("/"))[0]
 
 
 def _by_sample(members: list[Found], names: Mapping[str, str]) -> Members:
@@ -122,15 +129,17 @@ def _first_of_each(members: list[Found]) -> list[Found]:
 def _read_sample(
     sample_id: str, texts: list[list[Found]], media: list[Found], limits: Limits
 ) -> RawSample | RejectedSample:
-    first = next((members[0] for members in texts if members), media[0] if media else None)
-    assert first is not None
+    present = [members[0] for members in texts if members]
+    first = (present or media)[0]
     origin = Origin(
         sample_id=sample_id, source_uri=first.tar.name, member=first.member.name, byte_offset=first.member.offset
     )
     source_id = None
     try:
-        _check_size([members[0] for members in texts if members] + media, limits)
-        record = read_record(_text_values(texts))
+        _check_size([*present, *media], limits)
+        if len(present) < len(texts):
+            raise RejectSample(MISSING_TEXT, f"{len(texts) - len(present)} of {len(texts)} text keys lack it")
+        record = read_record(_text_values(present))
         source_id = record.source_id
         contents = _media_dict(media)
     except RejectSample as door:
@@ -145,18 +154,18 @@ def _check_size(members: list[Found], limits: Limits) -> None:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")
 
 
-def _text_values(texts: list[list[Found]]) -> list[Any]:
-    """The parsed JSON of each text key. Raises RejectSample when one is missing or cannot be read."""
-    if not all(texts):
-        raise RejectSample(MISSING_TEXT, f"{sum(not members for members in texts)} of {len(texts)} text keys lack it")
+def _text_values(texts: list[Found]) -> list[Any]:
+    """The parsed JSON of each text. Raises RejectSample when one cannot be read."""
     try:
-        return [json_text.loads(members[0].payload) for members in texts]
+        return [json_text.loads(text.payload) for text in texts]
     except ValueError as error:
         raise RejectSample(UNREADABLE_JSON, str(error)) from error
 
 
-def _media_dict(members: list[Found]) -> dict[str, bytes | memoryview]:
+def _media_dict(members: list[Found]) -> Mapping[str, bytes | memoryview]:
     """Media name -> encoded file, over all members. Raises RejectSample."""
+    if len(members) == 1:
+        return _member_media(members[0])
     contents: dict[str, bytes | memoryview] = {}
     for found in members:
         for name, content in _member_media(found).items():
