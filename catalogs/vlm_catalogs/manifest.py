@@ -41,6 +41,7 @@ class MixDataset:
     num_converted: int
     num_rejected: int
     num_selected: int
+    """Samples to train on; those of the eval split are not among them."""
     shards: str
     """``shards/<dataset>/<layout>``, relative to the mix folder."""
     source_fingerprint: str

@@ -36,10 +36,10 @@ from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS, meaning_of
 from vlm_prep.s3_mirror import local_source
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
+from vlm_prep.select_settings import read_rules
 from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
 from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
-from vlm_prep.where import Condition, check_condition
 from vlm_prep.workers import num_processes, run_tasks
 
 SMALL_BYTES = 64 << 20
@@ -94,8 +94,7 @@ def build_mix(config: Config) -> Path:
     plan = plan_build(config)
     for text in plan.notes:
         note(text)
-    for condition in _rules(config, plan).conditions:
-        check_condition(condition)
+    rules = _rules(config, plan)
     renderers = _load_renderers(config, plan)
     log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
     with staging_folder(Path(config.mix.shards)) as staging:
@@ -105,7 +104,7 @@ def build_mix(config: Config) -> Path:
             samples = [path for source in prepared for path in source.tables("samples.parquet")]
             _check_rejections(config, prepared, read_rejections(index, samples))
             _measure(config, prepared, renderers, staging, log)
-            selection = select_samples(index, _population(prepared), _rules(config, plan))
+            selection = select_samples(index, _population(prepared), rules)
     return _publish(config, plan, prepared, renderers, selection, log)
 
 
@@ -242,20 +241,11 @@ def _population(prepared: Sequence[PreparedSource]) -> Population:
 
 
 def _rules(config: Config, plan: BuildPlan) -> Rules:
-    return Rules(
-        fractions={source.source.name: min(repeat_factor(source.source), 1.0) for source in plan.sources},
-        include_video=config.custom.include_video,
-        model_max_length=config.policy.model_max_length,
-        seed=config.mix.seed,
-        conditions=tuple(
-            Condition(name=name, sql=sql, origin=config.where(f"mix.select.where.{name}"))
-            for name, sql in config.mix.select.where.items()
-        ),
-    )
+    return read_rules(config, {source.source.name: min(repeat_factor(source.source), 1.0) for source in plan.sources})
 
 
 def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> dict[str, int]:
-    """Dataset -> selected samples; says why the others are not."""
+    """Dataset -> selected samples to train on; says why the others are not."""
     counts = {}
     for source in prepared:
         rows = selection.filter(pc.equal(selection["dataset"], source.name))
@@ -265,15 +255,19 @@ def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> 
                 "move the lengths/ folders of its parts away and build again"
             )
         reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason is not None)
-        counts[source.name] = source.num_kept - reasons.total()
+        num_eval = pc.sum(pc.equal(rows["split"], "eval")).as_py() or 0
+        counts[source.name] = source.num_kept - reasons.total() - num_eval
+        if num_eval:
+            note(f"{source.name}: {num_eval:,} of {source.num_kept:,} are held out for validation")
         for reason, number in reasons.most_common():
             note(f"{source.name}: {number:,} of {source.num_kept:,} not selected: {reason} ({meaning_of(reason)})")
     return counts
 
 
 def _count_tokens(selection: pa.Table) -> dict[str, int]:
-    """Dataset -> tokens of its selected samples."""
-    sums = selection.filter(selection["selected"]).group_by("dataset").aggregate([("total_tokens", "sum")])
+    """Dataset -> tokens of its selected samples to train on."""
+    train = selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], "train")))
+    sums = train.group_by("dataset").aggregate([("total_tokens", "sum")])
     return dict(zip(sums["dataset"].to_pylist(), sums["total_tokens_sum"].to_pylist(), strict=True))
 
 

@@ -21,6 +21,13 @@ VIDEO_NOT_INCLUDED = "video_not_included"
 LONGER_THAN_MODEL_MAX_LENGTH = "longer_than_model_max_length"
 NO_SUPERVISED_TOKENS = "no_supervised_tokens"
 NOT_IN_SUBSAMPLE = "not_in_subsample"
+EXCLUDED = "excluded"
+NOT_INCLUDED = "not_included"
+HELD_OUT = "held_out"
+DUPLICATE_OF = "duplicate_of_"
+"""Begins the reason of a duplicate; text, media or both follows."""
+OVER_MAX_SAMPLES = "over_max_samples"
+OVER_MAX_TOKENS = "over_max_tokens"
 WHERE = "where:"
 """Begins the reason of a condition; its name follows."""
 
@@ -43,6 +50,14 @@ MEANINGS: dict[str, str] = {
     LONGER_THAN_MODEL_MAX_LENGTH: "its longest alternative is over model_max_length",
     NO_SUPERVISED_TOKENS: "an alternative has no token to learn from",
     NOT_IN_SUBSAMPLE: "left out by repeat_time or subsample_config below 1",
+    EXCLUDED: "a list of [mix.select] exclude names it",
+    NOT_INCLUDED: "no list of [mix.select] include names it",
+    HELD_OUT: "a held-out set has one of its media, or its text",
+    f"{DUPLICATE_OF}text": "another sample that stays has the same text",
+    f"{DUPLICATE_OF}media": "another sample that stays has the same media",
+    f"{DUPLICATE_OF}both": "another sample that stays has the same text and media",
+    OVER_MAX_SAMPLES: "beyond [mix.select] max_samples of its dataset",
+    OVER_MAX_TOKENS: "beyond [mix.select] max_tokens of its dataset",
 }
 """Reason -> meaning. Rendering adds reasons of its own to a selection: why a conversation cannot become tokens."""
 

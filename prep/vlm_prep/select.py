@@ -1,7 +1,7 @@
 """Which converted samples a mix uses: one question to the index; no shard is opened, nothing is rewritten."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -9,6 +9,19 @@ import pyarrow as pa
 
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.tables import SELECTION
+from vlm_prep.selection_rules import (
+    Caps,
+    DuplicateRule,
+    EvalRule,
+    leave_out_by_caps,
+    leave_out_by_length,
+    leave_out_duplicates,
+    leave_out_held_out,
+    leave_out_listed,
+    leave_out_refused,
+    leave_out_video,
+    split_eval,
+)
 from vlm_prep.sql import read_sql
 from vlm_prep.where import Condition, Tables, refused_samples
 
@@ -20,19 +33,29 @@ class Population:
     samples: tuple[Path, ...]
     lengths: tuple[Path, ...]
     media: tuple[Path, ...] = ()
-    """Read only when there are conditions."""
+    """Read only by rules about media."""
+
+
+FILES = ("samples", "lengths", "media")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What decides the selection."""
 
-    fractions: Mapping[str, float]
-    """Dataset -> fraction of its usable samples; 1 for all."""
+    caps: Caps
+    """Names every dataset."""
     include_video: bool
     model_max_length: int
     seed: int
     conditions: tuple[Condition, ...] = ()
+    scores: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Tables that conditions may name."""
+    included: pa.Table | None = None
+    excluded: pa.Table | None = None
+    held_out: pa.Table | None = None
+    duplicates: DuplicateRule | None = None
+    eval_split: EvalRule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +76,34 @@ def open_index(scratch: Path) -> duckdb.DuckDBPyConnection:
 
 def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rules: Rules) -> pa.Table:
     """The selection, as tables.SELECTION, ordered by (dataset, sample_id). Raises DataError for keys that collide."""
-    samples = [str(path) for path in population.samples]
+    samples, lengths, media = ([str(path) for path in getattr(population, name)] for name in FILES)
+    _refuse_collisions(index, samples)
+    index.execute(read_sql("candidates.sql"), {"samples": samples, "lengths": lengths})
+    index.execute(read_sql("decisions.sql"))
+    if not rules.include_video:
+        leave_out_video(index)
+    if rules.conditions:
+        tables = Tables(samples=population.samples, lengths=population.lengths, media=population.media)
+        leave_out_refused(index, refused_samples(tables, rules.conditions, scores=rules.scores))
+    if rules.included is not None or rules.excluded is not None:
+        nothing = pa.table({"dataset": pa.array([], pa.string()), "sample_id": pa.array([], pa.string())})
+        leave_out_listed(index, included=rules.included, excluded=nothing if rules.excluded is None else rules.excluded)
+    if rules.held_out is not None:
+        leave_out_held_out(index, rules.held_out, media=media)
+    if rules.duplicates is not None:
+        leave_out_duplicates(index, rules.duplicates)
+    leave_out_by_length(index, model_max_length=rules.model_max_length)
+    if rules.eval_split is not None:
+        split_eval(index, rules.eval_split, media=media, seed=rules.seed)
+    leave_out_by_caps(index, rules.caps, seed=rules.seed)
+    return index.sql(read_sql("selection.sql")).to_arrow_table().cast(SELECTION)
+
+
+def _refuse_collisions(index: duckdb.DuckDBPyConnection, samples: list[str]) -> None:
     collision = index.execute(read_sql("collisions.sql"), {"samples": samples}).fetchone()
     if collision is not None:
         _, dataset, sample_id, other_id = collision
         raise DataError(f"{dataset}: samples {sample_id!r} and {other_id!r} have one sample_key; ids must be unique")
-    tables = Tables(samples=population.samples, lengths=population.lengths, media=population.media)
-    index.register("refused", refused_samples(tables, rules.conditions))
-    parameters = {
-        "samples": samples,
-        "lengths": [str(path) for path in population.lengths],
-        "datasets": list(rules.fractions),
-        "fractions": list(rules.fractions.values()),
-        "include_video": rules.include_video,
-        "model_max_length": rules.model_max_length,
-        "seed": rules.seed,
-    }
-    return index.sql(read_sql("selection.sql"), params=parameters).to_arrow_table().cast(SELECTION)
 
 
 def read_rejections(index: duckdb.DuckDBPyConnection, samples: Sequence[Path]) -> list[Rejections]:

@@ -11,13 +11,14 @@ from vlm_catalogs.hashing import sample_key
 from vlm_catalogs.tables import LENGTHS, SAMPLES, SELECTION
 from vlm_prep.index_tables import write_table
 from vlm_prep.select import Population, Rules, open_index, read_rejections, select_samples
+from vlm_prep.selection_rules import Caps
 
 COUNTS = dict.fromkeys(("text_tokens", "image_tokens", "video_tokens", "vision_patches"), 0)
 
 
 def sample(name: str, **fields: Any) -> dict[str, Any]:
     keys = {"dataset": "d", "sample_id": name, "sample_key": sample_key("d", name), "status": "kept"}
-    places = {"num_videos": 0, "num_alternatives": 1, "part": "p", "shard": 0, "index_in_shard": 0}
+    places = {"num_images": 0, "num_videos": 0, "num_alternatives": 1, "part": "p", "shard": 0, "index_in_shard": 0}
     return {**keys, **places, **fields}
 
 
@@ -30,7 +31,7 @@ def select(folder: Path, samples: list[Any], lengths: list[Any], *, fraction: fl
     write_table(pa.Table.from_pylist(samples, schema=SAMPLES), folder / "samples.parquet")
     write_table(pa.Table.from_pylist(lengths, schema=LENGTHS), folder / "lengths.parquet")
     population = Population(samples=(folder / "samples.parquet",), lengths=(folder / "lengths.parquet",))
-    rules = Rules(fractions={"d": fraction}, include_video=False, model_max_length=10, seed=seed)
+    rules = Rules(caps=Caps(fractions={"d": fraction}), include_video=False, model_max_length=10, seed=seed)
     with open_index(folder) as index:
         return select_samples(index, population, rules)
 

@@ -1,6 +1,9 @@
 """Which of the four modes is this, and which of its settings decide the mix?"""
 
-from vlm_catalogs.config.sections import Config
+from dataclasses import asdict
+from pathlib import Path
+
+from vlm_catalogs.config.sections import Config, EvalSection, SelectSection
 from vlm_catalogs.model_family import find_family
 
 
@@ -44,5 +47,25 @@ def mix_settings(config: Config) -> dict[str, object]:
             }
             for source in mix.source
         ],
-        **({"mix.select.where": [list(each) for each in mix.select.where.items()]} if mix.select.where else {}),
+        **_select_settings(mix.select),
     }
+
+
+def _select_settings(select: SelectSection) -> dict[str, object]:
+    """What was set of [mix.select]; of files their names, because what they say shows in the selection's hash."""
+    settings: dict[str, object] = {
+        "where": [list(each) for each in select.where.items()],
+        "dataset_where": [
+            [name, [list(each) for each in rules.items()]] for name, rules in select.dataset_where.items()
+        ],
+        "tables": [[name, Path(path).name] for name, path in select.tables.items()],
+        "include": [Path(path).name for path in select.include],
+        "exclude": [Path(path).name for path in select.exclude],
+        "held_out": [Path(path).name for path in select.held_out],
+        "max_samples": dict(select.max_samples),
+        "max_tokens": dict(select.max_tokens),
+        "fractions": dict(select.fractions),
+        "duplicates": {} if select.duplicates.by == "none" else asdict(select.duplicates),
+        "eval": {} if select.eval == EvalSection() else asdict(select.eval),
+    }
+    return {f"mix.select.{key}": value for key, value in settings.items() if value}

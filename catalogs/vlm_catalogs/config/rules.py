@@ -4,7 +4,7 @@ import math
 import re
 
 from vlm_catalogs.config.problems import Problems
-from vlm_catalogs.config.sections import Config, DatasetSection, MixSource
+from vlm_catalogs.config.sections import Config, DatasetSection, MixSource, SelectSection
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
 
@@ -22,6 +22,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_names(config, problems)
     for number, source in enumerate(config.mix.source):
         _check_source(source, f"mix.source[{number}]", problems)
+    _check_select(config.mix.select, problems)
     _check_dataset(config, problems)
     _check_family(config, problems)
     return _dataset_notes(config)
@@ -107,6 +108,20 @@ def _check_source(source: MixSource, key: str, problems: Problems) -> None:
             problems.add(f"{key}.{name}", "missing; a source has a name and a path, or a catalog")
     if source.name and not _is_folder_name(source.name):
         problems.add(f"{key}.name", f"expected a name without slashes, got {source.name!r}")
+
+
+def _check_select(select: SelectSection, problems: Problems) -> None:
+    if select.eval.fraction is not None and select.eval.num_samples is not None:
+        problems.add("mix.select.eval.num_samples", "expected either fraction or num_samples; got both")
+    if select.eval.datasets and select.eval.fraction is None and select.eval.num_samples is None:
+        problems.add("mix.select.eval.datasets", "has no effect without fraction or num_samples")
+    if select.duplicates.priority and select.duplicates.by == "none":
+        problems.add("mix.select.duplicates.priority", "has no effect without duplicates.by")
+    if select.tables and not select.where and not select.dataset_where:
+        problems.add("mix.select.tables", "has no effect without a condition that names it in [mix.select.where]")
+    for name in select.tables:
+        if name in ("samples", "refused") or not name.isidentifier():
+            problems.add(f"mix.select.tables.{name}", "expected a name that SQL can write, and not samples or refused")
 
 
 def _check_dataset(config: Config, problems: Problems) -> None:

@@ -72,7 +72,8 @@ def expected(hint: Any) -> str:
         return f"a list of {PLURALS.get(arguments[0]) or 'values, each ' + expected(arguments[0])}"
     if origin is Mapping:
         each, *bound = get_args(arguments[1]) if get_origin(arguments[1]) is Annotated else (arguments[1],)
-        return " ".join(["a table of", PLURALS[each], *map(str, bound)])
+        kind = "tables of strings" if get_origin(each) is Mapping else PLURALS[each]
+        return " ".join(["a table of", kind, *map(str, bound)])
     return NOUNS[hint]
 
 

@@ -89,7 +89,8 @@ def _check_counts(path: Path, manifest: Manifest) -> Iterator[Finding]:
         detail = f"{num_rows:,} rows, the manifest says {num_converted:,} converted samples"
         yield Finding(problem=WRONG_COUNT, path=str(path), detail=detail)
     with duckdb.connect() as index:
-        question = "select dataset, count(*) filter (where selected) from read_parquet($path) group by dataset"
+        train = "count(*) filter (where selected and split = 'train')"
+        question = f"select dataset, {train} from read_parquet($path) group by dataset"
         selected = dict(index.execute(question, {"path": str(path)}).fetchall())
     for dataset in manifest.datasets:
         found = selected.get(dataset.name, 0)

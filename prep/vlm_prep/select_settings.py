@@ -1,0 +1,82 @@
+"""What [mix.select] of a TOML asks for, as the rules of a selection; the user's files are read here."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.errors import ConfigError
+from vlm_prep.select import Rules
+from vlm_prep.selection_rules import Caps, DuplicateRule, EvalRule
+from vlm_prep.user_tables import read_held_out, read_lists, read_score_tables
+from vlm_prep.where import Condition, check_condition
+
+
+def read_rules(config: Config, fractions: Mapping[str, float]) -> Rules:
+    """The rules of a mix; ``fractions`` are those of its sources: dataset -> at most 1.
+
+    Raises ConfigError for a condition that is no expression, an unknown dataset, a file that cannot be read.
+    """
+    _refuse_unknown_datasets(config, fractions)
+    select, seed = config.mix.select, config.mix.seed
+    conditions = tuple(_conditions(config))
+    for condition in conditions:
+        check_condition(condition)
+    caps = {name: fraction * select.fractions.get(name, 1.0) for name, fraction in fractions.items()}
+    return Rules(
+        caps=Caps(fractions=caps, max_samples=select.max_samples, max_tokens=select.max_tokens),
+        include_video=config.custom.include_video,
+        model_max_length=config.policy.model_max_length,
+        seed=seed,
+        conditions=conditions,
+        scores=read_score_tables(select.tables, origin=_origin(config, "tables")),
+        included=read_lists(select.include, origin=_origin(config, "include")) if select.include else None,
+        excluded=read_lists(select.exclude, origin=_origin(config, "exclude")) if select.exclude else None,
+        held_out=read_held_out(select.held_out, origin=_origin(config, "held_out")) if select.held_out else None,
+        duplicates=_duplicates(config),
+        eval_split=_eval_split(config),
+    )
+
+
+def _conditions(config: Config) -> Iterable[Condition]:
+    select = config.mix.select
+    for name, sql in select.where.items():
+        yield Condition(name=name, sql=sql, origin=config.where(f"mix.select.where.{name}"))
+    for dataset, conditions in select.dataset_where.items():
+        for name, sql in conditions.items():
+            key = f"mix.select.dataset_where.{dataset}"
+            yield Condition(name=name, sql=sql, origin=config.where(f"{key}.{name}"), key=key, dataset=dataset)
+
+
+def _duplicates(config: Config) -> DuplicateRule | None:
+    asked = config.mix.select.duplicates
+    return None if asked.by == "none" else DuplicateRule(by=asked.by, across=asked.across, priority=asked.priority)
+
+
+def _eval_split(config: Config) -> EvalRule | None:
+    asked = config.mix.select.eval
+    if asked.fraction is None and asked.num_samples is None:
+        return None
+    return EvalRule(fraction=asked.fraction, num_samples=asked.num_samples, datasets=asked.datasets)
+
+
+def _refuse_unknown_datasets(config: Config, known: Iterable[str]) -> None:
+    select, names = config.mix.select, list(known)
+    asked = {
+        "dataset_where": select.dataset_where,
+        "max_samples": select.max_samples,
+        "max_tokens": select.max_tokens,
+        "fractions": select.fractions,
+        "duplicates.priority": select.duplicates.priority,
+        "eval.datasets": select.eval.datasets,
+    }
+    for key, datasets in asked.items():
+        for unknown in (name for name in datasets if name not in names):
+            near = get_close_matches(unknown, names, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise ConfigError(
+                f"{config.where(f'mix.select.{key}')}: mix.select.{key}: no dataset {unknown!r}; {advice}"
+            )
+
+
+def _origin(config: Config, key: str) -> str:
+    return f"{config.where(f'mix.select.{key}')}: mix.select.{key}"

@@ -1,0 +1,125 @@
+"""The rules of selection, one function each: which of the remaining samples leave, and why (semantics B1).
+
+Each works on tables of one DuckDB connection: ``candidates``, ``left_out`` (sample_key, reason), the view ``remaining``
+and ``eval_samples``; candidates.sql makes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import duckdb
+import pyarrow as pa
+
+from vlm_prep.sql import read_sql
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateRule:
+    """Which samples count as one, and which of them stays."""
+
+    by: str
+    """``text``, ``media`` or ``both``."""
+    across: bool = True
+    """Over all datasets; False looks inside each."""
+    priority: tuple[str, ...] = ()
+    """Datasets whose samples stay before those of others, the first before the second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRule:
+    """How much of each dataset is held out for validation: a fraction of what remains, or a number of samples."""
+
+    fraction: float | None = None
+    num_samples: int | None = None
+    datasets: tuple[str, ...] = ()
+    """() is all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """The most that train has of each dataset."""
+
+    fractions: Mapping[str, float]
+    """Dataset -> fraction of its usable samples; 1 for all. Every dataset stands here."""
+    max_samples: Mapping[str, int] = field(default_factory=dict)
+    max_tokens: Mapping[str, int] = field(default_factory=dict)
+
+
+def leave_out_video(index: duckdb.DuckDBPyConnection) -> None:
+    """Samples with a video leave."""
+    index.execute("insert into left_out select sample_key, 'video_not_included' from remaining where num_videos > 0")
+
+
+def leave_out_refused(index: duckdb.DuckDBPyConnection, refused: pa.Table) -> None:
+    """What ``refused`` (sample_key, reason) names leaves."""
+    index.register("refused", refused)
+    index.execute(
+        "insert into left_out select sample_key, refused.reason from remaining join refused using (sample_key)"
+    )
+    index.unregister("refused")
+
+
+def leave_out_listed(index: duckdb.DuckDBPyConnection, *, included: pa.Table | None, excluded: pa.Table) -> None:
+    """What ``excluded`` names leaves; with ``included``, what that does not name. Both: dataset, sample_id."""
+    index.register("included", excluded.slice(0, 0) if included is None else included)
+    index.register("excluded", excluded)
+    index.execute(read_sql("left_out_by_lists.sql"), {"has_include": included is not None})
+    index.unregister("included")
+    index.unregister("excluded")
+
+
+def leave_out_held_out(index: duckdb.DuckDBPyConnection, held_out: pa.Table, *, media: list[str]) -> None:
+    """Samples that share a medium with ``held_out`` (hash) leave, or, where they have no media, the text."""
+    index.register("held_out", held_out)
+    index.execute(read_sql("left_out_as_held_out.sql"), {"media": media})
+    index.unregister("held_out")
+
+
+def leave_out_duplicates(index: duckdb.DuckDBPyConnection, rule: DuplicateRule) -> None:
+    """All but one of the samples that are alike leave."""
+    parameters = {"by": rule.by, "across": rule.across, "priority": list(rule.priority)}
+    index.execute(read_sql("left_out_as_duplicates.sql"), parameters)
+
+
+def leave_out_by_length(index: duckdb.DuckDBPyConnection, *, model_max_length: int) -> None:
+    """What cannot become tokens, is too long or has nothing to learn from leaves."""
+    index.execute(read_sql("left_out_by_length.sql"), {"model_max_length": model_max_length})
+
+
+def split_eval(index: duckdb.DuckDBPyConnection, rule: EvalRule, *, media: list[str], seed: int) -> None:
+    """Groups of samples that share media go to the eval split as a whole, in seeded order, until there are enough."""
+    index.execute(read_sql("media_edges.sql"), {"media": media})
+    index.execute("create table labels as select sample_key, min(hash) as label from media_edges group by sample_key")
+    while _spread_labels(index):
+        pass
+    parameters = {
+        "seed": seed,
+        "datasets": list(rule.datasets),
+        "fraction": rule.fraction,
+        "num_samples": rule.num_samples,
+    }
+    index.execute(read_sql("eval_samples.sql"), parameters)
+    index.execute("drop table media_edges; drop table labels; drop table next_labels")
+
+
+def _spread_labels(index: duckdb.DuckDBPyConnection) -> bool:
+    """True while labels still change: at the end a group has one label, whatever chain of media holds it together."""
+    index.execute(read_sql("spread_labels.sql"))
+    question = "select count(*) from labels join next_labels using (sample_key) where labels.label <> next_labels.label"
+    row = index.execute(question).fetchone()
+    assert row is not None
+    index.execute("create or replace table labels as select * from next_labels")
+    return bool(row[0])
+
+
+def leave_out_by_caps(index: duckdb.DuckDBPyConnection, caps: Caps, *, seed: int) -> None:
+    """What is over a fraction, a number of samples or of tokens leaves, in seeded order; the eval split stays."""
+    names = list(caps.fractions)
+    parameters = {
+        "datasets": names,
+        "fractions": list(caps.fractions.values()),
+        "max_samples": [caps.max_samples.get(name) for name in names],
+        "max_tokens": [caps.max_tokens.get(name) for name in names],
+        "seed": seed,
+    }
+    index.execute(read_sql("left_out_by_caps.sql"), parameters)
