@@ -79,6 +79,15 @@ class _I4Reader:
         self.datainfo = self._dictionary("DATAINFO", catalog.attribute("DATAINFO"))
         self.subsample = self._dictionary("subsample_config", catalog.names.get("subsample_config") or {})
 
+        self._note_unknown()
+
+    def _note_unknown(self) -> None:
+        """Say which names have a fraction but no weight: they are most often misspelled."""
+        unknown = [name for name in self.subsample if name not in self.weights and name not in self.datainfo]
+        if unknown:
+            shown = ", ".join(map(_shown, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+            self.notes.append(f"subsample_config: no such dataset, so nothing reads it: {shown}")
+
     def _dictionary(self, name: str, value: object) -> dict[Any, Any]:
         if isinstance(value, dict):
             return value

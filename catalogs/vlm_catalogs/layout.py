@@ -37,10 +37,15 @@ class PartRecord:
     shard_samples: tuple[int, ...]
     """Samples per shard, in order."""
     tables: tuple[StoredFile, ...]
+    num_out_of_order: int = 0
+    """i4: samples whose members stand in another order in one tar than in another; written only where there are any."""
 
     def as_json(self) -> str:
         """The text of part.json."""
-        return json_text.dumps_indented(asdict(self))
+        fields = asdict(self)
+        if not self.num_out_of_order:
+            del fields["num_out_of_order"]
+        return json_text.dumps_indented(fields)
 
 
 def shard_name(number: int) -> str:

@@ -34,11 +34,11 @@ from vlm_prep.lengths import (
 from vlm_prep.mix import PreparedSource, check_epoch_size, make_manifest, profiles, repeat_factor
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS, meaning_of
-from vlm_prep.s3_mirror import local_source
+from vlm_prep.s3_mirror import ToCopy, local_source, still_to_copy
 from vlm_prep.select import Population, Rejections, Rules, open_index, read_rejections, select_samples
 from vlm_prep.select_settings import read_rules
 from vlm_prep.source_files import publish_source
-from vlm_prep.source_plan import SourcePlan, count_note, plan_source, read_parts
+from vlm_prep.source_plan import SourcePlan, plan_source, read_parts, record_notes
 from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
 from vlm_prep.workers import num_processes, run_tasks
 
@@ -69,19 +69,25 @@ class BuildPlan:
 
     sources: tuple[SourcePlan, ...]
     notes: tuple[str, ...]
+    to_copy: tuple[ToCopy, ...] = ()
+    """Sources that have to be copied from S3 before their parts are known; only a dry run has any."""
 
 
-def plan_build(config: Config) -> BuildPlan:
-    """The sources of a TOML and their parts; normal datasets in S3 are copied first.
+def plan_build(config: Config, *, copy: bool = True) -> BuildPlan:
+    """The sources of a TOML and their parts; normal datasets in S3 are copied first, unless ``copy`` is false.
 
     Raises ConfigError, DataError or StorageError.
     """
     check_epoch_size(config)
     resolved = resolve_sources(config)
     shards = Path(config.mix.shards)
-    plans = tuple(plan_source(local_source(source, shards), config) for source in resolved.sources)
+    listed = [] if copy else [still_to_copy(source, shards) for source in resolved.sources]
+    to_copy = tuple(one for one in listed if one.num_objects)
+    later = {one.source.name for one in to_copy}
+    here = [source for source in resolved.sources if source.name not in later]
+    plans = tuple(plan_source(local_source(source, shards), config) for source in here)
     notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
-    return BuildPlan(sources=plans, notes=notes)
+    return BuildPlan(sources=plans, notes=notes, to_copy=to_copy)
 
 
 def build_mix(config: Config) -> Path:
@@ -145,6 +151,7 @@ def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[Conv
             layout=plan.layout,
             staging=staging,
             limits=limits,
+            stamps={one.path: plan.stamps[one.path] for one in part.inputs if one.path in plan.stamps},
         )
         for part in plan.missing
     ]
@@ -161,7 +168,7 @@ def _prepare(plan: BuildPlan, renderers: Mapping[Profile, Renderer], staging: Pa
     prepared = []
     for source in plan.sources:
         records = read_parts(source)
-        if text := count_note(source, records):
+        for text in record_notes(source, records):
             note(text)
         publish_source(source, records, staging=staging)
         encoding = renderers[profile_of(source.source)].fingerprint

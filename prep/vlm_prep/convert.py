@@ -1,9 +1,9 @@
 """One part: its inputs become shards, three index tables and, last of all, part.json."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlm_catalogs.hashing import file_hash
@@ -18,6 +18,7 @@ from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import read_part
 from vlm_prep.s3_inputs import fetched_part
 from vlm_prep.staging import publish_folder, writing
+from vlm_prep.unchanged import Stamp, check_unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,21 @@ class ConvertTask:
     """``shards/<dataset>/<layout>``."""
     staging: Path
     limits: Limits
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    """The part's local inputs as they stood when it was planned."""
 
 
 def convert_part(task: ConvertTask) -> None:
     """Convert one part and publish it. Raises DataError or StorageError; then nothing is published."""
+    try:
+        folder = stage_part(task)
+    finally:
+        check_unchanged(task.part, task.stamps)  # an input that changes meanwhile is the better error, too
+    publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
+
+
+def stage_part(task: ConvertTask) -> Path:
+    """The folder in staging that holds the converted part, whole but not published. Raises DataError, StorageError."""
     folder = task.staging / f"{task.source.name}-{task.part.name}"
     with writing(folder):
         folder.mkdir()
@@ -52,7 +64,7 @@ def convert_part(task: ConvertTask) -> None:
         tables.write(folder, shards)
         record = _record(task, folder, tables, shards)
         (folder / PART_FILE).write_text(record.as_json())
-    publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
+    return folder
 
 
 def _raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
@@ -85,6 +97,7 @@ def _record(task: ConvertTask, folder: Path, tables: IndexTables, shards: tuple[
         inputs=tuple(part_input.as_json() for part_input in task.part.inputs),
         num_kept=tables.num_kept,
         num_rejected=tables.num_rejected,
+        num_out_of_order=tables.num_out_of_order,
         shards=tuple(StoredFile(name=shard.name, bytes=shard.bytes, xxh3_128=shard.xxh3_128) for shard in shards),
         shard_samples=tuple(shard.num_samples for shard in shards),
         tables=tuple(_stored(folder / name) for name in INDEX_TABLES),

@@ -1,5 +1,6 @@
 """The row ranges of JSONL files and JSON arrays that parts are made of."""
 
+import codecs
 import mmap
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ def plan_json(source: FileSource, files: Sequence[Path], file_format: str) -> li
 
 def _inputs(source: FileSource, path: Path, ranges: Iterator[tuple[int, int, int]]) -> Iterator[PartInput]:
     content = map_file(path)
+    _check_encoding(bytes(content[:4]), path)
     name = path.relative_to(source_root(source)).as_posix()
     for begin, end, first_row in ranges:
         yield PartInput(
@@ -34,6 +36,26 @@ def _inputs(source: FileSource, path: Path, ranges: Iterator[tuple[int, int, int
             begin=begin,
             first_row=first_row,
         )
+
+
+WIDE_TEXT: dict[tuple[bool, ...], str] = {
+    (True, False, True, False): "UTF-16",
+    (False, True, False, True): "UTF-16",
+    (True, False, False, False): "UTF-32",
+    (False, False, False, True): "UTF-32",
+}
+"""Which of the first four bytes are not zero -> encoding: JSON begins with ASCII characters (RFC 4627, section 3)."""
+BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+
+
+def _check_encoding(head: bytes, path: Path) -> None:
+    """Raise DataError for text of two or four bytes a character: all its rows would be unreadable, each by itself."""
+    is_set = tuple(byte != 0 for byte in head)
+    wide = BYTE_ORDER_MARKS.get(head) or WIDE_TEXT.get(is_set)
+    if wide is None and head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        wide = "UTF-16"
+    if wide is not None:
+        raise DataError(f"{path}: the text is {wide}, expected UTF-8; convert it: iconv -f {wide} -t UTF-8")
 
 
 def jsonl_ranges(path: Path, *, part_bytes: int = JSONL_PART_BYTES) -> Iterator[tuple[int, int, int]]:

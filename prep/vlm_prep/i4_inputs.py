@@ -3,7 +3,7 @@
 import errno
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,29 @@ def read_wdinfo(source: I4Source) -> Wdinfo:
     try:
         fields = json_text.loads(_wdinfo_bytes(source, path))
         entries = tuple(_flat(fields["data_list"]))
-        root = _place(source, fields["root"])
+        named_root = fields["root"]
+        root = _place(source, named_root)
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a wdinfo.json with root and data_list: {error!r}") from error
-    bad = [entry for entry in entries if entry.startswith("/") or ".." in Path(entry).parts]
-    if bad:
-        raise DataError(f"{path}: data_list entry {bad[0]!r} leads out of the root")
+    _check_names(path, named_root, entries)
     times = Counter(posixpath.normpath(entry) for entry in entries)
     twice = [entry for entry, number in times.items() if number > 1]
     if twice:
         raise DataError(f"{path}: data_list names {twice[0]!r} more than once; list each tar once")
     return Wdinfo(path=path, root=root, data_list=entries)
+
+
+def _check_names(path: Place, root: str, entries: Sequence[str]) -> None:
+    """Raise DataError for a name that leads, or may lead, out of where it should lie: wdinfo.json comes from others."""
+    if ".." in Path(root).parts:
+        raise DataError(f"{path}: root {root!r} has '..' in it; name a folder of the bucket")
+    for entry in entries:
+        if entry.startswith("/"):
+            raise DataError(f"{path}: data_list entry {entry!r} leads out of the root; name it relative to the root")
+        if ".." in Path(entry).parts:
+            raise DataError(f"{path}: data_list entry {entry!r} has '..' in it, which may lead out of the root")
 
 
 def _flat(entries: Any) -> Iterator[str]:

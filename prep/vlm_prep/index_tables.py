@@ -38,6 +38,8 @@ class IndexTables:
         self._samples: list[Row] = []
         self._media: list[Row] = []
         self._texts: list[Row] = []
+        self.num_out_of_order = 0
+        """Samples whose members stand in another order in one tar than in another."""
 
     @property
     def num_kept(self) -> int:
@@ -51,11 +53,13 @@ class IndexTables:
 
     def add_rejected(self, sample: RejectedSample) -> None:
         """Note a sample that is not stored."""
+        self.num_out_of_order += sample.origin.out_of_order
         status = ("rejected", sample.rejected.reason, storable(sample.rejected.detail))
         self._samples.append((*_origin_fields(sample.origin, sample.source_id), *status, *NOTHING_KEPT))
 
     def add_kept(self, sample: BuiltSample, position: ShardPosition) -> None:
         """Note a sample that stands in a shard."""
+        self.num_out_of_order += sample.origin.out_of_order
         status = ("kept", None, None)
         self._samples.append(
             (*_origin_fields(sample.origin, sample.source_id), *status, *_kept_fields(sample, position))

@@ -17,6 +17,8 @@ class Origin:
     member: str | None = None
     byte_offset: int | None = None
     """Where the sample's text begins in ``source_uri``."""
+    out_of_order: bool = False
+    """i4: do its members stand elsewhere in one tar than in another, or apart? Readers by place would mix them up."""
 
 
 @frozen_by_types

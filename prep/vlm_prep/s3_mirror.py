@@ -7,7 +7,7 @@ removes what is gone. So a source has the same parts wherever it lies.
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlm_catalogs import json_text
@@ -23,6 +23,15 @@ COPIED_FILE = "objects.json"
 COPIES_AT_ONCE = 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToCopy:
+    """What of a source is not on the local disk yet."""
+
+    source: Source
+    num_objects: int
+    bytes: int
+
+
 def local_source(source: Source, shards: Path) -> Source:
     """The source with paths on the local disk; what lies in S3 is copied first.
 
@@ -30,16 +39,65 @@ def local_source(source: Source, shards: Path) -> Source:
     """
     if not isinstance(source, FileSource):
         return source
+    mirrors = {url: _look(source, url, shards) for url in _addresses(source)}
+    for mirror in mirrors.values():
+        _copy(mirror)
+    local = {url: str(mirror.path) for url, mirror in mirrors.items()}
     root = source.media_root
     return replace(
         source,
-        path=str(_mirrored(source, source.path, shards)) if is_s3(source.path) else source.path,
-        media_root=str(_mirrored(source, root, shards)) if root is not None and is_s3(root) else root,
+        path=local.get(source.path, source.path),
+        media_root=local.get(root, root) if root is not None else None,
     )
 
 
-def _mirrored(source: FileSource, url: str, shards: Path) -> Path:
-    """Where the copy of a folder, or of a single object, lies."""
+def still_to_copy(source: Source, shards: Path) -> ToCopy:
+    """What ``local_source`` would copy now, from a listing alone. Raises as ``local_source``."""
+    urls = _addresses(source) if isinstance(source, FileSource) else []
+    missing = [one for url in urls for one in _look(source, url, shards).missing().values()]
+    return ToCopy(source=source, num_objects=len(missing), bytes=sum(one.bytes for one in missing))
+
+
+def _addresses(source: FileSource) -> list[str]:
+    return [url for url in dict.fromkeys((source.path, source.media_root)) if url is not None and is_s3(url)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mirror:
+    """A folder in S3, or one object of it, as a listing shows it, and where its copy lies."""
+
+    store: ObjectStore
+    folder: S3Location
+    wanted: Mapping[str, StoredObject]
+    """Key relative to the folder -> object."""
+    files: Path
+    single: str | None
+
+    @property
+    def path(self) -> Path:
+        """The copy of what was named."""
+        return self.files / self.single if self.single else self.files
+
+    @property
+    def record(self) -> Path:
+        """What says what the copy holds."""
+        return self.files.parent / COPIED_FILE
+
+    def copied(self) -> dict[str, str]:
+        """Key -> ETag of what was copied before."""
+        return json_text.loads(self.record.read_bytes()) if self.record.is_file() else {}
+
+    def missing(self) -> dict[str, StoredObject]:
+        """What is wanted and is not there as it should be."""
+        copied = self.copied()
+        return {
+            key: one
+            for key, one in self.wanted.items()
+            if copied.get(key) != one.etag or _size(self.files / key) != one.bytes
+        }
+
+
+def _look(source: Source, url: str, shards: Path) -> _Mirror:
     at, store = parse_s3(url), ObjectStore(source.credentials_path)
     wanted = objects_below(store, at)
     folder, single = at, None
@@ -52,39 +110,35 @@ def _mirrored(source: FileSource, url: str, shards: Path) -> Path:
     outside = next((key for key in wanted if ".." in Path(key).parts or key.startswith("/")), None)
     if outside is not None:
         raise DataError(f"{folder / outside}: this name leads out of its folder; rename the object")
-    copy = shards / FOLDER / joined_hash([at.bucket, at.key])
-    files = copy / "files"
-    with writing(files):
-        files.mkdir(parents=True, exist_ok=True)
-    _update(store, folder, files, {key: one for key, one in wanted.items() if key and not key.endswith("/")})
-    return files / single if single else files
+    return _Mirror(
+        store=store,
+        folder=folder,
+        wanted={key: one for key, one in wanted.items() if key and not key.endswith("/")},
+        files=shards / FOLDER / joined_hash([at.bucket, at.key]) / "files",
+        single=single,
+    )
 
 
-def _update(store: ObjectStore, folder: S3Location, files: Path, wanted: Mapping[str, StoredObject]) -> None:
-    record = files.parent / COPIED_FILE
-    copied: dict[str, str] = json_text.loads(record.read_bytes()) if record.is_file() else {}
-    for key in copied.keys() - wanted.keys():
-        (files / key).unlink(missing_ok=True)
-    kept = {
-        key: etag
-        for key, etag in copied.items()
-        if key in wanted and etag == wanted[key].etag and _size(files / key) == wanted[key].bytes
-    }
-    missing = {key: one for key, one in wanted.items() if key not in kept}
-    _check_room(files, sum(one.bytes for one in missing.values()))
+def _copy(mirror: _Mirror) -> None:
+    """Bring the copy up to date."""
+    with writing(mirror.files):
+        mirror.files.mkdir(parents=True, exist_ok=True)
+    copied, missing = mirror.copied(), mirror.missing()
+    for key in copied.keys() - mirror.wanted.keys():
+        (mirror.files / key).unlink(missing_ok=True)
+    _check_room(mirror.files, sum(one.bytes for one in missing.values()))
 
     def copy(key: str) -> str:
-        path = files / key
+        path = mirror.files / key
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(folder / key, path, etag=missing[key].etag)
+            mirror.store.download(mirror.folder / key, path, etag=missing[key].etag)
         return key
 
     with ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="mirror") as pool:
-        for key in pool.map(copy, missing):
-            kept[key] = missing[key].etag
-    with writing(record):
-        record.write_text(json_text.dumps(dict(sorted(kept.items()))))
+        list(pool.map(copy, missing))
+    with writing(mirror.record):
+        mirror.record.write_text(json_text.dumps({key: one.etag for key, one in sorted(mirror.wanted.items())}))
 
 
 def _size(path: Path) -> int | None:

@@ -1,13 +1,14 @@
 """Which converted samples a mix uses: one question to the index; no shard is opened, nothing is rewritten."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.tables import SELECTION
 from vlm_prep.selection_rules import (
     Caps,
@@ -69,9 +70,18 @@ class Rejections:
     detail: str
 
 
-def open_index(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection of its own, that spills to ``scratch`` when memory is short."""
-    return duckdb.connect(config={"temp_directory": str(scratch / "duckdb")})
+@contextmanager
+def open_index(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection of its own, that spills to ``scratch`` when memory is short.
+
+    Raises StorageError, within it too, when neither memory nor ``scratch`` has room for a question.
+    """
+    try:
+        with duckdb.connect(config={"temp_directory": str(scratch / "duckdb")}) as index:
+            yield index
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        problem = str(error).partition("\n")[0]
+        raise StorageError(f"{scratch}: the index cannot be asked, for lack of memory or disk: {problem}") from error
 
 
 def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rules: Rules) -> pa.Table:

@@ -1,8 +1,8 @@
 """What conversion has to do for one source: where it is stored, which parts it has, which of them are there already."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vlm_catalogs.config import Config
@@ -16,6 +16,7 @@ from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import plan_files, stated_samples
 from vlm_prep.source_format import resolve_format, source_root
+from vlm_prep.unchanged import Stamp, stamps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class SourcePlan:
     """For people and for the manifest: without paths of this machine."""
     stated_samples: int | None = None
     """How many samples the source says that it has."""
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    """Its local files as they stood when it was planned."""
 
     @property
     def num_bytes(self) -> int:
@@ -58,7 +61,7 @@ def plan_source(source: Source, config: Config) -> SourcePlan:
     plan = _plan_i4(source, config) if isinstance(source, I4Source) else _plan_files(source, config)
     if not plan.parts:
         raise DataError(f"{source.origin}: {source.name}: there is nothing in it; give it weight 0 to leave it out")
-    return plan
+    return replace(plan, stamps=stamps_of(plan.parts))
 
 
 def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
@@ -94,12 +97,19 @@ def _media_root(source: FileSource) -> str | None:
     return os.path.relpath(source.media_root, source_root(source)) if source.media_root is not None else None
 
 
-def count_note(plan: SourcePlan, records: Sequence[PartRecord]) -> str | None:
-    """What to say when a source has not as many samples as it says."""
+def record_notes(plan: SourcePlan, records: Sequence[PartRecord]) -> list[str]:
+    """What to say of a source once it is converted: other numbers than it states, members out of order."""
+    notes = []
     found = sum(record.num_kept + record.num_rejected for record in records)
-    if plan.stated_samples in (None, found):
-        return None
-    return f"{plan.source.name}: meta.json says total_items {plan.stated_samples:,}, there are {found:,} samples"
+    if plan.stated_samples not in (None, found):
+        stated = f"{plan.stated_samples:,}"
+        notes.append(f"{plan.source.name}: meta.json says total_items {stated}, there are {found:,} samples")
+    if displaced := sum(record.num_out_of_order for record in records):
+        notes.append(
+            f"{plan.source.name}: {displaced:,} samples have members out of order: their key tars list samples in "
+            "different orders. They are matched by name here; loaders that read tars in lockstep pair them wrongly"
+        )
+    return notes
 
 
 def read_parts(plan: SourcePlan) -> list[PartRecord]:

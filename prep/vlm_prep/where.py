@@ -108,6 +108,8 @@ def _ask(asked: duckdb.DuckDBPyConnection, condition: Condition, *, scores: Sequ
         parameters["dataset"] = condition.dataset
     try:
         asked.execute(f"insert or ignore into refused {rows}", parameters)
+    except (duckdb.OutOfMemoryException, duckdb.IOException):
+        raise
     except duckdb.Error as error:
         raise _broken(condition, str(error)) from error
 

@@ -196,3 +196,8 @@ def test_a_value_that_would_print_for_ever_is_named_by_its_type(planted: str) ->
 
     with pytest.raises(ConfigError, match=r"weights.py:\d+: good: .* got a (list|DataSource)"):
         read(f"DATAINFO = {{'good': {GOOD}}}\n{bomb}{planted}\n")
+
+
+def test_a_fraction_for_a_dataset_that_is_not_there_is_noted() -> None:
+    text = f"DATAINFO = {{'good': {GOOD}}}\nstage = {{'good': 1}}\nsubsample_config = {{'goood': {{'train': 0.5}}}}\n"
+    assert "subsample_config: no such dataset, so nothing reads it: 'goood'" in read(text).notes

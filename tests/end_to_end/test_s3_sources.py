@@ -192,6 +192,7 @@ def test_a_normal_dataset_in_s3_gives_the_shards_of_a_local_one(
 ) -> None:
     demo = TESTS / "demo_data" / "jsonl"
     server.fill("normal", demo, prefix="sets/demo/")
+    num_objects = sum(path.is_file() for path in demo.rglob("*"))
     secret = server.credentials(tmp_path / "planted.secret")
     source = '[[mix.source]]\nname = "demo"\npath = "{path}"\n{more}'
     for name, path, more in [
@@ -200,7 +201,13 @@ def test_a_normal_dataset_in_s3_gives_the_shards_of_a_local_one(
     ]:
         toml = write_toml(tmp_path / name, model, secret, more=source.format(path=path, more=more))
         toml.write_text(toml.read_text().replace("use_i4 = true", "use_i4 = false"))
+        assert main(["build-mix", str(toml), "--dry-run"]) == 0
+        assert not (tmp_path / name / "shards").exists()
+        shown = capfd.readouterr().out
+        assert (f"{num_objects} objects to copy first" in shown) == (name == "there")
         assert main(["build-mix", str(toml)]) == 0
+    main(["build-mix", str(toml), "--dry-run"])
+    assert "to copy" not in capfd.readouterr().out
     assert built(tmp_path / "there") == built(tmp_path / "here")
     assert main(["build-mix", str(toml)]) == 0
     assert "all cached" in capfd.readouterr().err

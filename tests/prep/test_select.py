@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import sample_key
 from vlm_catalogs.tables import LENGTHS, SAMPLES, SELECTION
 from vlm_prep.index_tables import write_table
@@ -110,3 +110,16 @@ def test_rejections_are_counted_by_reason_with_an_example(tmp_path: Path) -> Non
         ("missing_media", 2, "a", "at a"),
         ("media_empty", 1, "c", "at c"),
     ]
+
+
+def test_an_index_without_room_to_answer_is_an_error_of_the_storage(tmp_path: Path) -> None:
+    samples = [sample(f"s{number:07d}") for number in range(60_000)]
+    write_table(pa.Table.from_pylist(samples, schema=SAMPLES), tmp_path / "samples.parquet")
+    lengths = [length(row["sample_id"], 3) for row in samples]
+    write_table(pa.Table.from_pylist(lengths, schema=LENGTHS), tmp_path / "lengths.parquet")
+    population = Population(samples=(tmp_path / "samples.parquet",), lengths=(tmp_path / "lengths.parquet",))
+    rules = Rules(caps=Caps(fractions={"d": 1}), include_video=False, model_max_length=10, seed=0)
+    with pytest.raises(StorageError, match="for lack of memory or disk"), open_index(tmp_path) as index:
+        index.execute("set memory_limit = '10MB'")
+        index.execute("set max_temp_directory_size = '0KB'")
+        select_samples(index, population, rules)

@@ -29,11 +29,13 @@ from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.render.settings import RenderProblem, RenderSettings, media_budget
 from vlm_catalogs.sample import MediaFacts
 
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 """Raised when the same inputs give other ids, labels or plans than before; part of every encoding fingerprint."""
 
 UNHASHED = ("processor_class", "auto_map", "_name_or_path", "name_or_path")
 """Keys of processor files that say where they came from, not what they do."""
+MAX_IMAGE_PIXELS = 178_956_970
+"""Pillow takes a larger image for a decompression bomb and does not decode it (PIL/Image.py: 2 x MAX_IMAGE_PIXELS)."""
 OLDER_ID_NAMES = {"image_token_id": "img_context_token_id", "video_token_id": "video_context_token_id"}
 
 
@@ -223,6 +225,9 @@ def _facts_of(item: Message, facts_by_name: Mapping[str, MediaFacts]) -> MediaFa
         raise RenderProblem("placeholder_media_mismatch", f"{kind} {item[kind]!r} is not among the sample's media")
     if facts.kind != kind:
         raise RenderProblem("placeholder_media_mismatch", f"{facts.name!r} is {facts.kind}, used as {kind}")
+    if kind == "image" and facts.width * facts.height > MAX_IMAGE_PIXELS:
+        size = f"{facts.width:,} x {facts.height:,}"
+        raise RenderProblem("too_many_pixels", f"{facts.name}: {size}, decoded are up to {MAX_IMAGE_PIXELS:,} pixels")
     return facts
 
 

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vlm_prep.build import build_mix, plan_build
 
     if arguments.dry_run:
-        plan = plan_build(config)
+        plan = plan_build(config, copy=False)
         for text in plan.notes:
             note(text)
         result(_plan_table(plan))
@@ -69,7 +69,7 @@ def _load(arguments: argparse.Namespace) -> "Config":
 
 
 def _plan_table(plan: "BuildPlan") -> str:
-    total = sum(source.source.weight for source in plan.sources)
+    total = sum(source.source.weight for source in plan.sources) + sum(one.source.weight for one in plan.to_copy)
     rows = [
         [
             source.source.name,
@@ -81,6 +81,18 @@ def _plan_table(plan: "BuildPlan") -> str:
             f"{source.source.weight / total:.4%}",
         ]
         for source in plan.sources
+    ]
+    rows += [
+        [
+            one.source.name,
+            f"{one.num_objects:,} objects to copy first",
+            f"{one.bytes / 1e6:,.1f}",
+            "?",
+            "?",
+            f"{one.source.weight:g}",
+            f"{one.source.weight / total:.4%}",
+        ]
+        for one in plan.to_copy
     ]
     return text_table(["dataset", "format", "MB", "parts", "cached", "weight", "share"], rows)
 

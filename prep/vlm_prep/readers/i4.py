@@ -3,6 +3,7 @@
 import posixpath
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,16 +63,39 @@ def _read_entry(
     by_key = {key: _by_sample(members, names) for key, members in found.items()}
     texts = [by_key[key] for key in source.text_keys]
     media = {key: by_key[key] for key in source.media_keys if key in by_key}
+    displaced = _out_of_order({key: [names[one.member.name] for one in members] for key, members in found.items()})
     repeated = {name for members in by_key.values() for name, found in members.items() if len(found) > 1}
     for name in dict.fromkeys(name for members in by_key.values() for name in members):
         sample_id = f"{entry.removesuffix('.tar')}/{name}"
-        yield _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
+        raw = _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
+        yield raw if name not in displaced else replace(raw, origin=replace(raw.origin, out_of_order=True))
         if name in repeated:
             second = [
                 found for key in by_key for found in _second(by_key[key].get(name, []), is_text=key in source.text_keys)
             ]
             for number, duplicate in zip(_free_numbers(name, by_key.values()), second, strict=False):
                 yield _duplicate(f"{sample_id}~{number}", duplicate)
+
+
+def _out_of_order(names: Mapping[str, list[str]]) -> set[str]:
+    """The samples with a member that stands, in another tar, after one whose sample comes later in the first tar.
+
+    ``names``: data key -> the sample of each member in order. Such members are matched by name here; loaders that read
+    tars in lockstep pair them wrongly.
+    """
+    first, *others = names.values()
+    places = {name: place for place, name in enumerate(dict.fromkeys(first))}
+    displaced = set()
+    for other in others:
+        if other == first:
+            continue
+        furthest = -1
+        for name in other:
+            place = places.get(name, furthest)
+            if place < furthest:
+                displaced.add(name)
+            furthest = max(furthest, place)
+    return displaced
 
 
 def _free_numbers(name: str, members: Iterable[Members]) -> Iterator[int]:
