@@ -20,7 +20,7 @@ from vlm_catalogs.manifest import Manifest, manifest_text, read_manifest
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.sources import resolve_sources
-from vlm_prep.convert import ConvertTask, convert_part
+from vlm_prep.convert import ConvertTask, convert_part, convert_task
 from vlm_prep.index_tables import write_table
 from vlm_prep.lengths import (
     MeasureTask,
@@ -143,18 +143,7 @@ def _convert(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> N
 
 def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[ConvertTask]:
     limits = Limits.from_setting(config.mix.max_sample_bytes)
-    return [
-        ConvertTask(
-            source=plan.source,
-            file_format=plan.file_format,
-            part=part,
-            layout=plan.layout,
-            staging=staging,
-            limits=limits,
-            stamps={one.path: plan.stamps[one.path] for one in part.inputs if one.path in plan.stamps},
-        )
-        for part in plan.missing
-    ]
+    return [convert_task(plan, part, limits=limits, staging=staging) for part in plan.missing]
 
 
 def _check_space(shards: Path, num_bytes: int) -> None:

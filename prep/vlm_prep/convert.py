@@ -17,6 +17,7 @@ from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import read_part
 from vlm_prep.s3_inputs import fetched_part
+from vlm_prep.source_plan import SourcePlan
 from vlm_prep.staging import publish_folder, writing
 from vlm_prep.unchanged import Stamp, check_unchanged
 
@@ -36,24 +37,41 @@ class ConvertTask:
     """The part's local inputs as they stood when it was planned."""
 
 
+def convert_task(plan: SourcePlan, part: PlannedPart, *, limits: Limits, staging: Path) -> ConvertTask:
+    """The task of one part of a plan."""
+    return ConvertTask(
+        source=plan.source,
+        file_format=plan.file_format,
+        part=part,
+        layout=plan.layout,
+        staging=staging,
+        limits=limits,
+        stamps={one.path: plan.stamps[one.path] for one in part.inputs if one.path in plan.stamps},
+    )
+
+
 def convert_part(task: ConvertTask) -> None:
     """Convert one part and publish it. Raises DataError or StorageError; then nothing is published."""
-    try:
-        folder = stage_part(task)
-    finally:
-        check_unchanged(task.part, task.stamps)  # an input that changes meanwhile is the better error, too
+    folder = stage_part(task)
     publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
 
 
 def stage_part(task: ConvertTask) -> Path:
     """The folder in staging that holds the converted part, whole but not published. Raises DataError, StorageError."""
+    try:
+        return _stage_part(task)
+    finally:
+        check_unchanged(task.part, task.stamps)  # an input that changes meanwhile is the better error, too
+
+
+def _stage_part(task: ConvertTask) -> Path:
     folder = task.staging / f"{task.source.name}-{task.part.name}"
     with writing(folder):
         folder.mkdir()
     writer = ShardWriter(folder)
     tables = IndexTables(dataset=task.source.name, part=task.part.name)
     with few_collections():
-        for raw in _raw_samples(task):
+        for raw in raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
             if isinstance(sample, BuiltSample):
                 tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
@@ -67,7 +85,7 @@ def stage_part(task: ConvertTask) -> Path:
     return folder
 
 
-def _raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
+def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
     """The samples of the part, its inputs fetched where they lie elsewhere."""
     credentials = task.source.credentials_path if isinstance(task.source, I4Source) else None
     scratch = task.staging / f"fetched-{task.part.name}"

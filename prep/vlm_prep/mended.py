@@ -11,9 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
-from vlm_catalogs.layout import MOVE_AWAY
 from vlm_catalogs.source import FileSource
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.content_ids import map_file
@@ -74,8 +72,8 @@ def _rejected_for_media(samples: Path, reasons: Sequence[str]) -> Iterator[Origi
     columns = ["sample_id", "source_uri", "byte_offset", "reason"]
     try:
         rows = pq.read_table(samples, columns=columns, filters=[("reason", "in", reasons)]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{samples}: {error}; {MOVE_AWAY}") from error
+    except (pa.ArrowException, OSError):
+        return  # damaged: whoever uses the part sees it by its hash, and says so
     for row in rows:
         yield Origin(sample_id=row["sample_id"], source_uri=row["source_uri"], byte_offset=row["byte_offset"])
 

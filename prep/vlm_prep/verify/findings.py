@@ -14,6 +14,7 @@ WRONG_COUNT = "wrong_count"
 STALE_INDEX = "stale_index"
 OTHER_PIN = "other_pin"
 UNREADABLE = "unreadable"
+SOURCE_CHANGED = "source_changed"
 
 MEANINGS: dict[str, str] = {
     MISSING: "a file that should be there is not",
@@ -26,6 +27,7 @@ MEANINGS: dict[str, str] = {
     STALE_INDEX: "an index or table does not say what the shards hold",
     OTHER_PIN: "the mix was built with another content than is there now",
     UNREADABLE: "the file cannot be read as what it should be",
+    SOURCE_CHANGED: "the source is not what the part was made from any more",
 }
 """Problem -> meaning."""
 
