@@ -7,21 +7,18 @@ Spellings: a list of messages; a list of such lists (alternatives); ``{"messages
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.reasons import BAD_CONVERSATION, REMOTE_MEDIA
+from vlm_prep.stored_texts import STORED_KEYS, Message, Place, PlainConversation, read_plainly
 
-Message = dict[str, Any]
 ROLES = {"human": "user", "gpt": "assistant"}
 """LLaVA's names of the two sides."""
 
 CONVERSATION_KEYS = ("messages", "conversations")
 LIST_KEYS = {"image": ("images", "image"), "video": ("videos", "video")}
 """Kind -> the record's keys that list its media."""
-
-STORED_KEYS = ["role", "content"]
-"""The keys of most messages, in the order in which they are stored."""
 
 TAG = re.compile(r"(<image>|<video>)")
 MEDIA_TYPES = {"image": "image", "image_url": "image", "video": "video", "video_url": "video"}
@@ -47,22 +44,13 @@ class RejectSample(Exception):
         self.rejected = Rejected(reason=reason, detail=detail)
 
 
-class Place(NamedTuple):
-    """Where an item's medium comes from: a name, or the position among the sample's media of that kind."""
-
-    kind: str
-    name: str | None
-    position: int | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.name is not None else f"<{self.kind}> number {self.position}"
-
-
 @frozen_by_types
 class Record:
     """A sample as its source tells it: conversations whose media items hold a ``Place`` instead of a name."""
 
-    conversations: tuple[list[Message], ...]
+    conversations: tuple[list[Message], ...] = ()
+    plain: PlainConversation | None = None
+    """In the place of ``conversations`` where there is one and nothing in it is unusual."""
     listed: dict[str, tuple[str, ...]] | None = None
     """Kind -> media that the record lists apart from its messages, in order; None when it lists none."""
     source_id: str | None = None
@@ -70,6 +58,8 @@ class Record:
 
     def places(self) -> list[Place]:
         """Every use of a medium, in the order of reading, over all conversations."""
+        if self.plain is not None:
+            return self.plain.places
         return [
             place
             for conversation in self.conversations
@@ -90,19 +80,28 @@ def read_record(values: list[Any]) -> Record:
 
     Raises RejectSample when a value is not a conversation.
     """
-    conversations: list[list[Message]] = []
     outer = [value for value in values if isinstance(value, dict)]
     listed = _listed_media(outer) if outer else None
-    for value in values:
+    plain = _plain(values[0]) if listed is None and len(values) == 1 else None
+    conversations: list[list[Message]] = []
+    for value in values if plain is None else ():
         conversations += [_conversation(part, tags=listed is not None) for part in _alternatives(value)]
     if not outer:
-        return Record(conversations=tuple(conversations))
+        return Record(conversations=tuple(conversations), plain=plain)
     return Record(
         conversations=tuple(conversations),
+        plain=plain,
         listed=listed,
         source_id=next((str(value["id"]) for value in outer if value.get("id") is not None), None),
         meta={key: entry for value in outer for key, entry in value.items() if key not in _STRUCTURE_KEYS},
     )
+
+
+def _plain(value: Any) -> PlainConversation | None:
+    """The one conversation of a value, where nothing in it is unusual."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in CONVERSATION_KEYS if key in value), None)
+    return read_plainly(value)
 
 
 _STRUCTURE_KEYS = {*CONVERSATION_KEYS, *LIST_KEYS["image"], *LIST_KEYS["video"]}

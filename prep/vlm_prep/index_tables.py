@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs.hashing import order_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
-from vlm_prep.built_sample import BuiltSample, media_hash, text_chars, text_hash
+from vlm_prep.built_sample import BuiltSample, media_hash
 from vlm_prep.mds_shard import ClosedShard, ShardPosition
 from vlm_prep.naming import short_name
 from vlm_prep.raw_sample import Origin, RejectedSample
@@ -65,7 +65,7 @@ class IndexTables:
             (*_origin_fields(sample.origin, sample.source_id), *status, *_kept_fields(sample, position))
         )
         self._media += _media_rows(sample)
-        self._texts.append((sample.origin.sample_id, sample.messages_json, sample.alternatives_json))
+        self._texts.append((sample.origin.sample_id, sample.texts.messages_json, sample.texts.alternatives_json))
 
     def write(self, folder: Path, shards: Sequence[ClosedShard]) -> None:
         """Write samples, media and texts.parquet, with the byte ranges of the closed shards."""
@@ -99,14 +99,15 @@ def _origin_fields(origin: Origin, source_id: str | None) -> Row:
 
 def _kept_fields(sample: BuiltSample, position: ShardPosition) -> Row:
     """From num_turns to index_in_shard."""
-    kinds = [medium.facts.kind for medium in sample.media]
+    kinds = [medium.header.kind for medium in sample.media]
+    texts = sample.texts
     return (
-        len(sample.conversations[0]),
+        texts.num_turns,
         kinds.count("image"),
         kinds.count("video"),
-        len(sample.conversations),
-        text_chars(sample.conversations[0]),
-        text_hash(sample.conversations),
+        texts.num_conversations,
+        texts.text_chars,
+        texts.text_hash,
         media_hash(sample.media),
         position.shard,
         position.index,
@@ -120,19 +121,19 @@ def _media_rows(sample: BuiltSample) -> list[Row]:
             position,
             medium.named.name,
             short_name(medium.named.source_name),
-            medium.facts.kind,
-            medium.facts.format,
-            medium.facts.size,
-            medium.facts.width,
-            medium.facts.height,
-            medium.facts.duration,
-            medium.facts.fps,
-            medium.facts.frames,
+            medium.header.kind,
+            medium.header.format,
+            len(medium.content),
+            medium.header.width,
+            medium.header.height,
+            medium.header.duration,
+            medium.header.fps,
+            medium.header.frames,
             medium.header.mode,
             medium.header.orientation,
             medium.header.animated,
             medium.named.referenced,
-            medium.facts.xxh3_128,
+            medium.xxh3_128,
         )
         for position, medium in enumerate(sample.media)
     ]

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from vlm_catalogs.frozen_by_types import frozen_by_types
-from vlm_prep.conversation import Message, Place, Record, RejectSample
+from vlm_prep.conversation import Record, RejectSample
 from vlm_prep.reasons import MEDIA_KIND_MISMATCH, MISSING_MEDIA
+from vlm_prep.stored_texts import Message, Place, StoredTexts, stored_texts
 
 
 @frozen_by_types
@@ -19,17 +20,10 @@ class NamedMedium:
     """Does any conversation use it?"""
 
 
-@frozen_by_types
-class NamedConversations:
-    """Conversations in canonical form, and the media in the order in which they are stored."""
-
-    messages: list[Message]
-    alternatives: list[list[Message]]
-    media: tuple[NamedMedium, ...]
-
-
-def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool = False) -> NamedConversations:
-    """The record with canonical names in its items.
+def name_media(
+    record: Record, kinds: Mapping[str, str], *, match_single: bool = False
+) -> tuple[StoredTexts, list[NamedMedium]]:
+    """The record's texts with canonical names in its items, and the media in the order in which they are stored.
 
     ``kinds`` gives each medium that the sample has its kind by bytes. ``match_single``: where there is one medium and
     one name for it, they belong together whatever the names (a bare i4 member has no name in the conversation).
@@ -40,13 +34,19 @@ def name_media(record: Record, kinds: Mapping[str, str], *, match_single: bool =
     pools = _pools(record, kinds) if None in [place.name for place in places] else {}
     source_names = [_resolve(place, kinds, pools, aliases) for place in places]
     names = _canonical_names(source_names, kinds)
-    in_order = iter([names[source_name] for source_name in source_names])
-    conversations = [[_renamed(message, in_order) for message in conversation] for conversation in record.conversations]
     media = [
         NamedMedium(name=name, source_name=source, kind=kinds[source], referenced=source in source_names)
         for source, name in names.items()
     ]
-    return NamedConversations(messages=conversations[0], alternatives=conversations[1:], media=tuple(media))
+    return _named_texts(record, [names[source_name] for source_name in source_names]), media
+
+
+def _named_texts(record: Record, names: list[str]) -> StoredTexts:
+    """The texts with ``names`` at the record's places."""
+    if record.plain is not None:
+        return record.plain.stored(names)
+    in_order = iter(names)
+    return stored_texts([[_renamed(message, in_order) for message in part] for part in record.conversations])
 
 
 def _single_alias(places: Sequence[Place], kinds: Mapping[str, str]) -> dict[str, str]:

@@ -1,11 +1,16 @@
 """Every accepted spelling of a conversation becomes the same canonical one."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vlm_prep import conversation
 from vlm_prep.conversation import RejectSample, read_record
-from vlm_prep.naming import name_media
+from vlm_prep.naming import NamedMedium, name_media
+from vlm_prep.stored_texts import Message, read_plainly
 
 IMAGE = {"type": "image", "image": "image_0"}
 QUESTION = {"role": "user", "content": [IMAGE, {"type": "text", "text": "What is it?"}]}
@@ -13,8 +18,17 @@ ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}
 CANONICAL = [QUESTION, ANSWER]
 
 
-def named(value: Any, *kinds: str, names: dict[str, str] | None = None, **options: bool) -> Any:
-    return name_media(read_record([value]), names or {f"{kind}.x": kind for kind in kinds}, **options)
+@dataclass
+class Named:
+    messages: list[Message]
+    alternatives: list[list[Message]]
+    media: list[NamedMedium]
+
+
+def named(value: Any, *kinds: str, names: dict[str, str] | None = None, **options: bool) -> Named:
+    texts, media = name_media(read_record([value]), names or {f"{kind}.x": kind for kind in kinds}, **options)
+    messages, *alternatives = texts.conversations
+    return Named(messages, alternatives, media)
 
 
 def items(*contents: Any) -> list[dict[str, Any]]:
@@ -133,3 +147,50 @@ def test_a_bare_medium_is_found_by_its_only_reference() -> None:
         named(value, names={"4711.jpg": "image"})
     with pytest.raises(RejectSample):
         named(value, names={"1.jpg": "image", "2.jpg": "image"}, match_single=True)
+
+
+TEXTS = st.sampled_from(
+    ["", "Hi.", 'Say "\u00e4\\n"\n', "\0", "<image>", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")]
+)
+ITEMS = st.one_of(
+    TEXTS.map(lambda text: {"type": "text", "text": text}),
+    st.sampled_from(["a.x", "b.x", "v.x", "", "nowhere"]).map(lambda name: {"type": "image", "image": name}),
+    st.just({"type": "video", "video": "v.x"}),
+    st.sampled_from(
+        [{"type": "text", "text": 1}, {"image": "a.x", "type": "image"}, {"type": "image"}, "text", None, 7]
+    ),
+    st.just({"type": "image", "image": "b.x", "max_pixels": 9}),
+)
+MESSAGES = st.one_of(
+    st.tuples(st.sampled_from(["user", "assistant", "\u00fc"]), st.one_of(TEXTS, st.lists(ITEMS, max_size=4))).map(
+        lambda pair: dict(zip(("role", "content"), pair, strict=True))
+    ),
+    st.sampled_from([{"content": "c", "role": "r"}, {"role": "r"}, {"role": 1, "content": "c"}, ["no message"]]),
+    st.just({"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}),
+)
+
+
+def outcome(value: Any) -> Any:
+    try:
+        return name_media(read_record([value]), {"a.x": "image", "b.x": "image", "v.x": "video"})
+    except RejectSample as door:
+        return door.rejected
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.lists(MESSAGES, max_size=4), st.sampled_from([None, "messages", "conversations"]))
+def test_reading_plainly_gives_what_careful_reading_gives(messages: list[Any], key: str | None) -> None:
+    value = messages if key is None else {key: messages, "id": 7, "more": None}
+    quick = outcome(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversation, "read_plainly", lambda messages: None)
+        careful = outcome(value)
+    assert quick == careful
+
+
+def test_what_is_spelled_as_it_is_stored_is_read_plainly() -> None:
+    assert read_plainly(CANONICAL) is not None
+    assert read_plainly([{"role": "user", "content": "What is it?"}, ANSWER]) is not None
+    assert read_record([{"id": 1, "messages": CANONICAL}]).plain is not None
+    assert read_record([{"images": ["a"], "messages": CANONICAL}]).plain is None
+    assert read_record([CANONICAL, CANONICAL]).plain is None

@@ -1,6 +1,7 @@
 """MDS folders: of this project's own columns, or of others with messages and media; parts are runs of whole shards."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _own_sample(values: dict[str, Any] | UnreadableRow, origin: Origin) -> RawSa
         read, media = _own_record(values)
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected)
-    record = Record(conversations=read.conversations, source_id=values["sample_id"], meta=values["meta"])
+    record = replace(read, source_id=values["sample_id"], meta=values["meta"])
     return RawSample(origin=origin, record=record, media=media)
 
 
