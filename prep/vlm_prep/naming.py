@@ -30,9 +30,11 @@ def name_media(
     Raises RejectSample for a medium that is not there or is of the other kind.
     """
     places = record.places()
-    aliases = _single_alias(places, kinds) if match_single else {}
-    pools = _pools(record, kinds) if None in [place.name for place in places] else {}
-    source_names = [_resolve(place, kinds, pools, aliases) for place in places]
+    source_names = [name for kind, name, _ in places if name is not None and kinds.get(name) == kind]
+    if len(source_names) < len(places):
+        aliases = _single_alias(places, kinds) if match_single else {}
+        pools = _pools(record, kinds) if None in [place.name for place in places] else {}
+        source_names = [_resolve(place, kinds, pools, aliases) for place in places]
     names = _canonical_names(source_names, kinds)
     media = [
         NamedMedium(name=name, source_name=source, kind=kinds[source], referenced=source in source_names)
@@ -93,6 +95,8 @@ def _resolve(
 
 def _canonical_names(used: list[str], kinds: Mapping[str, str]) -> dict[str, str]:
     """Source name -> canonical name: by first reference, then the unreferenced by their own names."""
+    if len(kinds) == 1:
+        return {source_name: f"{kind}_0" for source_name, kind in kinds.items()}
     counts = {"image": 0, "video": 0}
     names: dict[str, str] = {}
     for source_name in dict.fromkeys([*used, *sorted(kinds)]):

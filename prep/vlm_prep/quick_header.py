@@ -41,7 +41,7 @@ class _Unusual(Exception):
 
 def read_quickly(content: memoryview, image_format: str) -> ImageHeader | None:
     """The header of an ordinary image, None for other formats and for anything out of the ordinary."""
-    reader = {"jpeg": _read_jpeg, "png": _read_png, "webp": _read_webp}.get(image_format)
+    reader = _READERS.get(image_format)
     if reader is None:
         return None
     try:
@@ -96,48 +96,55 @@ START_OF_SCAN = 0xDA
 APP1 = 0xE1
 USUAL_SEGMENTS = START_OF_FRAME | {0xC4, 0xDB, 0xDD, 0xFE} | frozenset(range(0xE0, 0xF0))
 """Frames, Huffman and quantization tables, restart interval, comment, APP0 to APP15."""
+NOTED_SEGMENTS = START_OF_FRAME | {APP1}
 SEGMENT_START = struct.Struct(">BBH")
+FRAME_START = struct.Struct(">BHHB")
 JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def _read_jpeg(content: memoryview) -> ImageHeader:
     exif = xmp = frame = None
-    for marker, begin, end in _jpeg_segments(content):
-        if marker in START_OF_FRAME:
+    for marker, begin, end in _noted_segments(content):
+        if marker != APP1:
             if frame is not None:
                 raise _Unusual
-            frame = struct.unpack_from(">BHHB", content, begin)
-        elif marker == APP1:
-            segment = bytes(content[begin:end])
-            if segment.startswith(EXIF_MARK):
-                if exif is not None:
-                    raise _Unusual
-                exif = segment
-            elif segment.startswith(XMP_MARK):
-                xmp = segment
+            frame = FRAME_START.unpack_from(content, begin)
+        elif (segment := bytes(content[begin:end])).startswith(EXIF_MARK):
+            if exif is not None:
+                raise _Unusual
+            exif = segment
+        elif segment.startswith(XMP_MARK):
+            xmp = segment
     if frame is None or frame[0] != 8 or frame[3] not in JPEG_MODES:
         raise _Unusual
-    return ImageHeader(width=frame[2], height=frame[1], mode=JPEG_MODES[frame[3]], orientation=_orientation(exif, xmp))
+    _, height, width, channels = frame
+    orientation = _orientation(exif, xmp) if exif or xmp else None
+    return ImageHeader(width=width, height=height, mode=JPEG_MODES[channels], orientation=orientation)
 
 
-def _jpeg_segments(content: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Marker, begin and end of the payload of each segment before the scan."""
+def _noted_segments(content: memoryview) -> list[tuple[int, int, int]]:
+    """Marker, begin and end of the payload of the frames and APP1 before the scan; all segments are checked."""
+    noted = []
+    unpack, size = SEGMENT_START.unpack_from, len(content)
     position = 2
     while True:
-        mark, marker, length = SEGMENT_START.unpack_from(content, position)
+        mark, marker, length = unpack(content, position)
         if mark != 0xFF:
             raise _Unusual
-        if marker == START_OF_SCAN:
-            return
-        if marker == 0xFF:  # a fill byte
+        if marker in USUAL_SEGMENTS:
+            end = position + 2 + length
+            if length < 2 or end > size:
+                raise _Unusual
+            if marker in NOTED_SEGMENTS:
+                noted.append((marker, position + 4, end))
+            position = end
+        elif marker == START_OF_SCAN:
+            return noted
+        elif marker == 0xFF:  # a fill byte
             position += 1
-            continue
-        end: int = position + 2 + length
-        if marker not in USUAL_SEGMENTS or length < 2 or end > len(content):
+        else:
             raise _Unusual
-        yield marker, position + 4, end
-        position = end
 
 
 # --- PNG ---
@@ -152,45 +159,63 @@ PNG_MODES = {
 """(Bit depth, colour type) -> the mode that Pillow decodes to."""
 
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+TEXTS_AS_METADATA = frozenset((b"Raw profile type exif", b"exif", b"xmp"))
 PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+NOTED_CHUNKS = frozenset((*PNG_TEXTS, *PNG_ANIMATION, b"eXIf"))
+CHUNK_START = struct.Struct(">I4s")
+CHUNK_END_AND_START = struct.Struct(">II4s")
+PNG_START = struct.Struct(">I4sIIBBBB")
 XMP_KEYWORD = b"XML:com.adobe.xmp"
+METADATA_KEYWORDS = (*TEXTS_AS_METADATA, XMP_KEYWORD)
 
 
 def _read_png(content: memoryview) -> ImageHeader:
-    exif = xmp = None
-    has_pixels = False
-    for name, begin, end in _png_chunks(content):
-        if name == b"IDAT":
-            has_pixels = True
-        elif name == b"eXIf":
-            exif = bytes(content[begin:end])
-        elif name in PNG_TEXTS:
-            xmp = _png_xmp(name, bytes(content[begin:end])) or xmp
-        elif name in PNG_ANIMATION:
-            raise _Unusual
-        if not has_pixels and zlib.crc32(content[begin - 4 : end]) != int.from_bytes(content[end : end + 4]):
-            raise _Unusual
-    length, name, width, height, depth, colour, _, row_filter = struct.unpack_from(">I4sIIBBBB", content, 8)
-    if (length, name) != (13, b"IHDR") or row_filter or (depth, colour) not in PNG_MODES or not has_pixels:
+    length, first, width, height, depth, colour, _, row_filter = PNG_START.unpack_from(content, 8)
+    if (length, first) != (13, b"IHDR") or row_filter or (depth, colour) not in PNG_MODES:
         raise _Unusual
-    return ImageHeader(width=width, height=height, mode=PNG_MODES[depth, colour], orientation=_orientation(exif, xmp))
+    exif = xmp = None
+    for name, begin, end in _noted_chunks(content):
+        payload = bytes(content[begin:end])
+        if name == b"eXIf":
+            exif = payload
+        elif name not in PNG_TEXTS:
+            raise _Unusual
+        elif payload.startswith(METADATA_KEYWORDS):
+            xmp = _png_xmp(name, payload) or xmp
+    orientation = _orientation(exif, xmp) if exif or xmp else None
+    return ImageHeader(width=width, height=height, mode=PNG_MODES[depth, colour], orientation=orientation)
 
 
-def _png_chunks(content: memoryview) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of the payload of each chunk, up to IEND or to where the file is cut short."""
-    position = 8
-    while position + 8 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, position)
-        if name == b"IEND":
-            return
-        yield name, position + 8, position + 8 + length
-        position += 12 + length
+def _noted_chunks(content: memoryview) -> list[tuple[bytes, int, int]]:
+    """Name, begin and end of the payload of texts, EXIF and animation, up to IEND or to where the file is cut short.
+
+    The sums of the chunks before the pixels are checked. Raises _Unusual where there are no pixels.
+    """
+    noted = []
+    begin = 16
+    length, name = CHUNK_START.unpack_from(content, 8)
+    while name != b"IDAT":
+        end = begin + length
+        if name in NOTED_CHUNKS:
+            noted.append((name, begin, end))
+        checksum, length, next_name = CHUNK_END_AND_START.unpack_from(content, end)
+        if name == b"IEND" or zlib.crc32(content[begin - 4 : end]) != checksum:
+            raise _Unusual
+        name, begin = next_name, end + 12
+    while name != b"IEND":
+        if name in NOTED_CHUNKS:
+            noted.append((name, begin, begin + length))
+        begin += length + 12
+        if begin > len(content):
+            break
+        length, name = CHUNK_START.unpack_from(content, begin - 8)
+    return noted
 
 
 def _png_xmp(name: bytes, text: bytes) -> bytes | None:
     """XMP from an uncompressed iTXt; other spellings of EXIF and XMP as text are unusual."""
     keyword = text.partition(b"\0")[0]
-    if keyword in (b"Raw profile type exif", b"exif", b"xmp"):
+    if keyword in TEXTS_AS_METADATA:
         raise _Unusual
     if keyword != XMP_KEYWORD:
         return None
@@ -258,3 +283,6 @@ def _webp_still(content: memoryview, chunks: dict[bytes, tuple[int, int]], flags
     if tag & 1 or start != KEY_FRAME_START:
         raise _Unusual
     return width & 0x3FFF, height & 0x3FFF, bool(flags & VP8X_ALPHA) or b"ALPH" in chunks
+
+
+_READERS = {"jpeg": _read_jpeg, "png": _read_png, "webp": _read_webp}
