@@ -79,7 +79,7 @@ class IndexTables:
         self._write(_columns(MEDIA_FIELDS, self._media), keys, MEDIA, folder / "media.parquet")
         self._write(_columns(TEXT_FIELDS, self._texts), keys, TEXTS, folder / "texts.parquet")
 
-    def _write(self, columns: dict[str, list[Any]], keys: dict[str, int], schema: pa.Schema, path: Path) -> None:
+    def _write(self, columns: dict[str, Sequence[Any]], keys: dict[str, int], schema: pa.Schema, path: Path) -> None:
         ids = columns["sample_id"]
         columns["dataset"] = [self._dataset] * len(ids)
         columns["sample_key"] = [keys[sample_id] for sample_id in ids]
@@ -88,8 +88,8 @@ class IndexTables:
         write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
-def _columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, list[Any]]:
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+def _columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
+    return dict(zip(names, zip(*rows, strict=True) if rows else ((),) * len(names), strict=True))
 
 
 def _origin_fields(origin: Origin, source_id: str | None) -> Row:
