@@ -13,7 +13,7 @@ from vlm_catalogs.console import Progress, fact
 from vlm_catalogs.layout import part_folder
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.build import plan_build
-from vlm_prep.built_sample import BuiltSample, build_sample, text_hash
+from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.convert import ConvertTask, convert_task, raw_samples
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.staging import staging_folder
@@ -87,8 +87,8 @@ def _changes(task: SourceTask) -> Iterator[Finding]:
 def _seen(sample: BuiltSample | RejectedSample) -> Stored:
     if isinstance(sample, RejectedSample):
         return Stored(reason=sample.rejected.reason, text_hash=None, media=())
-    media = tuple((medium.named.name, medium.facts.xxh3_128) for medium in sample.media)
-    return Stored(reason=None, text_hash=text_hash(sample.conversations), media=media)
+    media = tuple((medium.named.name, medium.xxh3_128) for medium in sample.media)
+    return Stored(reason=None, text_hash=sample.texts.text_hash, media=media)
 
 
 def _stored(folder: Path) -> dict[str, Stored]:
