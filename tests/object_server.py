@@ -61,7 +61,7 @@ class ObjectServer:
         command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3", "-filer"]
         command += [f"-s3.port={self.port}", f"-s3.config={self.folder / 'ids.json'}", f"-master.port={master}"]
         command += [f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=200"]
-        command += ["-master.volumeSizeLimitMB=256"]
+        command += ["-master.volumeSizeLimitMB=256", "-s3.port.iceberg=0", "-s3.port.lance=0"]  # else two cannot run
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         self._wait()
