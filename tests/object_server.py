@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 
 ACCESS_KEY = "planted-access-key-id"
 SECRET_KEY = "planted-secret-key-7f3a"
+SLOW_BYTES = 16_384
+"""What a slow proxy sends before it pauses."""
 
 
 def free_port() -> int:
@@ -119,7 +122,8 @@ class ObjectServer:
 
 
 class FaultyProxy:
-    """Passes requests on to a server; every third is answered 503, or every other long body is cut in its middle."""
+    """Passes requests on to a server; every third is answered 503, or every other long body is cut in its middle, or
+    bodies come slowly."""
 
     def __init__(self, port: int, *, fault: str) -> None:
         proxy = self
@@ -157,7 +161,14 @@ class FaultyProxy:
                     self.close_connection = True
                     return
                 if self.command != "HEAD":
-                    self.wfile.write(content)
+                    self.send_body(content)
+
+            def send_body(self, content: bytes) -> None:
+                size = SLOW_BYTES if proxy.fault == "slow" else len(content) or 1
+                with suppress(ConnectionError):  # who asked may be killed
+                    for begin in range(0, len(content), size):
+                        self.wfile.write(content[begin : begin + size])
+                        time.sleep(0.2 if proxy.fault == "slow" else 0)
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_request
 

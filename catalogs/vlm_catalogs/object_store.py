@@ -94,6 +94,10 @@ class ObjectStore:
         """The bytes [begin, end). Raises as ``read``."""
         return b"".join(self._pieces(at, begin, end, etag))
 
+    def blocks(self, at: S3Location, *, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes [begin, end) block by block, ``end`` None: to the last. Raises as ``read``."""
+        return self._pieces(at, begin, end, None)
+
     def download(self, at: S3Location, path: Path, *, etag: str | None = None) -> None:
         """Write the object to ``path``, by rename. Raises as ``read``, and OSError for the disk."""
         partial = path.with_name(f".{path.name}.part")
@@ -232,6 +236,8 @@ def _named(verb: str, at: S3Location, error: Exception, credentials_path: str | 
             return StorageError(f"{at}: there is no bucket {at.bucket!r} (credentials: {whose})")
         if status == 404:
             return DataError(f"{at}: there is no such object")
+        if status == 416:
+            return DataError(f"{at}: is shorter than it should be")
         if status in (401, 403):
             return StorageError(f"{at}: cannot {verb}: not allowed ({code}); the credentials are those of {whose}")
         return StorageError(f"{at}: cannot {verb}: {code} ({status}) after {ATTEMPTS} attempts")

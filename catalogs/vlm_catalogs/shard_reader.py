@@ -56,7 +56,7 @@ class ShardReader:
         if not 0 <= index < self.num_samples:
             raise DataError(f"{self._path}: sample {index}: there are only {self.num_samples}")
         try:
-            return _as_sample(self._columns(index))
+            return _as_sample(_columns(self._content[self._offsets[index] : self._offsets[index + 1]]))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{self._path}: sample {index}: damaged: {error}") from error
 
@@ -110,19 +110,38 @@ class ShardReader:
             expected = dict(sorted(MDS_COLUMNS.items()))
             raise WrongColumns(f"{self._path}: damaged shard: expected the columns {expected}, got {found}")
 
-    def _columns(self, index: int) -> dict[str, memoryview]:
-        """The payloads of one sample by column. Raises ValueError."""
-        record = self._content[self._offsets[index] : self._offsets[index + 1]]
-        if len(record) < LENGTHS.size:
-            raise ValueError(f"{len(record)} bytes")
-        lengths = LENGTHS.unpack_from(record)
-        if LENGTHS.size + sum(lengths) != len(record):
-            raise ValueError(f"its columns take {LENGTHS.size + sum(lengths):,} bytes, it has {len(record):,}")
-        ends = accumulate(lengths, initial=LENGTHS.size)
-        return {name: record[begin:end] for name, (begin, end) in zip(COLUMN_NAMES, pairwise(ends), strict=True)}
-
     def _fail(self, problem: str) -> NoReturn:
         raise DataError(f"{self._path}: damaged shard: {problem}")
+
+
+class RangeReader:
+    """A file that holds the bytes of a shard from ``begin`` on, mapped read-only: samples by their place in the shard.
+
+    Without the shard's header its hash cannot be checked, so each medium is compared with its own.
+    """
+
+    def __init__(self, path: Path, *, begin: int) -> None:
+        self._path = path
+        self._begin = begin
+        self._map = _map_file(path)
+        self._content = memoryview(self._map)
+
+    def read(self, begin: int, end: int) -> Sample:
+        """The sample at the bytes [begin, end) of the shard. Raises DataError where it is damaged."""
+        try:
+            sample = _as_sample(_columns(self._content[begin - self._begin : end - self._begin]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{self._path}: the sample at byte {begin:,}: damaged: {error}") from error
+        for facts in sample.media_table:
+            if content_hash(sample.medium(facts.name)) != facts.xxh3_128:
+                raise DataError(f"{self._path}: the sample at byte {begin:,}: {facts.name} differs from its hash")
+        return sample
+
+    def close(self) -> None:
+        """Let go of the file, as ``ShardReader.close``."""
+        self._content.release()
+        with suppress(BufferError):
+            self._map.close()
 
 
 def _map_file(path: Path) -> mmap.mmap:
@@ -133,6 +152,17 @@ def _map_file(path: Path) -> mmap.mmap:
         raise DataError(f"{path}: damaged shard: it is empty") from error
     except OSError as error:
         raise StorageError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def _columns(record: memoryview) -> dict[str, memoryview]:
+    """The payloads of one sample by column. Raises ValueError."""
+    if len(record) < LENGTHS.size:
+        raise ValueError(f"{len(record)} bytes")
+    lengths = LENGTHS.unpack_from(record)
+    if LENGTHS.size + sum(lengths) != len(record):
+        raise ValueError(f"its columns take {LENGTHS.size + sum(lengths):,} bytes, it has {len(record):,}")
+    ends = accumulate(lengths, initial=LENGTHS.size)
+    return {name: record[begin:end] for name, (begin, end) in zip(COLUMN_NAMES, pairwise(ends), strict=True)}
 
 
 def _as_sample(columns: dict[str, memoryview]) -> Sample:

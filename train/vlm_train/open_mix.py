@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, part_folder
 from vlm_catalogs.manifest import Manifest, MixDataset, current_mix, read_manifest
+from vlm_catalogs.object_store import S3Location
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_train.draws import DatasetToDraw
 
@@ -24,6 +25,8 @@ class OpenMix:
 
     folder: Path
     manifest: Manifest
+    remote: Mapping[str, S3Location] = field(default_factory=dict)
+    """Dataset -> its layout in an object store, where the shards lie there; its index stands in ``layout`` as ever."""
 
     def dataset(self, name: str) -> MixDataset:
         """The dataset called ``name``."""

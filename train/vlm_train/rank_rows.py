@@ -3,8 +3,14 @@
 The step is the same for any number of ranks; only who computes a row changes (semantics C5).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
 
 
 class PlannedSample(Protocol):
@@ -51,3 +57,19 @@ def rows_of_ranks(patches: Sequence[int], *, num_ranks: int) -> list[list[int]]:
         taken[rank].append(row)
         load[rank] += patches[row]
     return [sorted(rows) for rows in taken]
+
+
+def lines_of_ranks(table: pa.Table, *, rows_per_step: int, ranks: Collection[int], num_ranks: int) -> Flags:
+    """Which lines of an epoch table (whole steps) go to ``ranks``, as ``rows_of_rank`` shares them out."""
+    if len(ranks) == num_ranks:
+        return np.ones(table.num_rows, bool)
+    steps, rows, patches = (
+        table.column(name).to_numpy().astype(np.int64) for name in ("step", "row", "vision_patches")
+    )
+    places = (steps - steps.min(initial=steps[0] if len(steps) else 0)) * rows_per_step + rows
+    sums = np.bincount(places, weights=patches).astype(np.int64).reshape(-1, rows_per_step)
+    is_theirs = np.zeros(sums.shape, bool)
+    for step, of_rows in enumerate(sums.tolist()):
+        shares = rows_of_ranks(of_rows, num_ranks=num_ranks)
+        is_theirs[step, [row for rank in ranks for row in shares[rank]]] = True
+    return np.asarray(is_theirs.reshape(-1)[places])

@@ -4,6 +4,7 @@ Started by ``vlm-train run`` itself, torchrun or Slurm, all through the environm
 """
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,6 +68,12 @@ class Ranks:
         lists: list[Any] = [None] * self.size
         dist.all_gather_object(lists, values)
         return [value for one in lists for value in one]
+
+    def of_this_node(self) -> frozenset[int]:
+        """The ranks on this machine; all ranks call it together."""
+        name = socket.gethostname()
+        names = self.gather([name])
+        return frozenset(rank for rank, other in enumerate(names) if other == name)
 
     def largest(self, value: int) -> int:
         """The largest ``value`` of any rank, known to all."""

@@ -28,6 +28,7 @@ from vlm_train.lora import export_adapter
 from vlm_train.models.family import Family
 from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
+from vlm_train.open_store import fetch_metrics, num_workers, open_store
 from vlm_train.optimizer import set_lr
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 from vlm_train.run_plan import RunPlan, plan_run
@@ -64,6 +65,7 @@ class Run:
     trainer: Trainer
     family: Family
     encoder: RowEncoder
+    store: SampleStore
 
     @property
     def output_dir(self) -> Path:
@@ -114,7 +116,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
         note(start.note)
     hush_progress_bars()
     set_determinism(config)
-    with closing(SampleStore(mix)) as store:
+    with closing(open_store(config, mix, plan, ranks)) as store:
         return _train(_load(config, plan, start, datasets, fingerprint, mix, store, ranks))
 
 
@@ -163,6 +165,7 @@ def _load(
         trainer=trainer,
         family=family,
         encoder=encoder,
+        store=store,
     )
 
 
@@ -221,7 +224,8 @@ def _encoded_steps(run: Run, first: Place) -> Generator[Step]:
         files_of=lambda epoch: EpochFiles(run.output_dir, epoch, plan=partial(_planned_parts, run, epoch)),
         ranks=run.ranks,
         encode=run.encoder.encode,
-        num_workers=run.config.stream.num_workers or run.config.train.train_policy.dataloader_num_workers,
+        num_workers=num_workers(run.config),
+        store=run.store,
     )
 
 
@@ -251,6 +255,7 @@ def _one_step(run: Run, steps: Iterator[Step], lines: SampleLossLog) -> tuple[di
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})
     metrics.update(dataset_metrics(run.ranks.gather(list(outcome.samples))))
+    metrics.update(fetch_metrics(run.store, run.ranks))
     problems = run.ranks.gather([problem for row in rows for problem in row.problems])
     if problems:
         metrics["data/undecodable"] = problems

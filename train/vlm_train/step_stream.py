@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from vlm_train.epoch_files import EpochFiles
 from vlm_train.planned_rows import PlannedRow, planned_rows
-from vlm_train.rank_rows import rows_of_rank
+from vlm_train.rank_rows import Flags, lines_of_ranks, rows_of_rank
 from vlm_train.ranks import Ranks
 from vlm_train.run_plan import RunPlan
+from vlm_train.sample_store import SampleStore
 from vlm_train.stream import EncodedRow, encoded_in_order, steps_of
 
 
@@ -49,21 +50,32 @@ def encoded_steps(
     ranks: Ranks,
     encode: Callable[[Sequence[PlannedRow]], EncodedRow],
     num_workers: int,
+    store: SampleStore,
 ) -> Generator[Step]:
     """The steps from ``first`` to the end of the last epoch; the table of a step is written before it trains.
 
-    Close the generator to stop the threads that encode.
+    ``store`` is told what comes and how far the steps are. Close the generator to stop the threads that encode.
     """
+    node = ranks.of_this_node()
     place, size = first, plan.order.rows_per_step
     for epoch in range(first.epoch, plan.epochs):
         place = place if epoch == first.epoch else Place(step=place.step, epoch=epoch)
         files = files_of(epoch)
         place = replace(place, steps_of_epoch=_steps_of_epoch(files, plan, ranks))
+        tables = _announced(
+            _tables(files, ranks),
+            partial(store.plan, epoch=epoch, first_step=place.epoch_step),
+            lines=partial(lines_of_ranks, rows_per_step=size, ranks=node, num_ranks=ranks.size),
+        )
         rows = rows_of_rank(
-            _rows(files, ranks, place.epoch_step), rows_per_step=size, rank=ranks.rank, num_ranks=ranks.size
+            chain.from_iterable(planned_rows(table, first_step=place.epoch_step) for table in tables),
+            rows_per_step=size,
+            rank=ranks.rank,
+            num_ranks=ranks.size,
         )
         with closing(encoded_in_order(rows, encode, num_workers=num_workers)) as encoded:
             for encoded_rows in steps_of(encoded, rows_per_step=size // ranks.size):
+                store.reached(epoch=epoch, step=place.epoch_step)
                 yield Step(place=place, rows=encoded_rows)
                 place = place.next()
 
@@ -72,9 +84,18 @@ def _steps_of_epoch(files: EpochFiles, plan: RunPlan, ranks: Ranks) -> int | Non
     return ranks.first_then_all(files.num_steps) if plan.needs_totals else plan.steps_per_epoch
 
 
-def _rows(files: EpochFiles, ranks: Ranks, first_step: int) -> Iterator[tuple[PlannedRow, ...]]:
-    tables = _tables(files, ranks)
-    return chain.from_iterable(planned_rows(table, first_step=first_step) for table in tables)
+def _announced(
+    tables: Iterator[pa.Table], announce: Callable[[pa.Table], None], *, lines: Callable[[pa.Table], Flags]
+) -> Iterator[pa.Table]:
+    """The tables; ``lines`` of each are announced before the one ahead of it is read, so that shards come in time."""
+    waiting = None
+    for table in tables:
+        announce(table.filter(pa.array(lines(table))))
+        if waiting is not None:
+            yield waiting
+        waiting = table
+    if waiting is not None:
+        yield waiting
 
 
 def _tables(files: EpochFiles, ranks: Ranks) -> Iterator[pa.Table]:

@@ -357,6 +357,15 @@ class StreamSection:
     """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
     num_workers: Count = 0
     """Threads that read and decode ahead; 0 reads between steps."""
+    fetch: Literal["shards", "ranges"] = "shards"
+    """What is fetched of shards in an object store: ``shards`` all of each, ``ranges`` the samples that the plan draws,
+    with their neighbours where little lies between; for mixes that draw few samples of each shard."""
+    cache: str = "shard_cache"
+    """Folder for what is fetched, on a disk of this machine; its processes and other runs share it."""
+    cache_limit: PositiveCount | None = None
+    """Bytes that the cache may hold, at most; None is what the disk has, but for 256 MiB."""
+    fetch_ahead: Count = 1_073_741_824
+    """Bytes that are fetched before their step comes, at most; 0 fetches what is asked for only."""
     log_sample_loss: bool = True
     """Write the loss of every sample of every step to ``<output_dir>/sample_loss``."""
 

@@ -1,0 +1,44 @@
+"""What reads the samples of a run, set up as its TOML says, and what reading cost."""
+
+from math import ceil
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.console import fact
+from vlm_catalogs.object_store import ObjectStore
+from vlm_train.open_mix import OpenMix
+from vlm_train.ranks import Ranks
+from vlm_train.remote_shards import RemoteShards
+from vlm_train.run_plan import RunPlan
+from vlm_train.sample_store import SampleStore
+from vlm_train.stream import ROWS_AHEAD_PER_WORKER
+
+
+def open_store(config: Config, mix: OpenMix, plan: RunPlan, ranks: Ranks) -> SampleStore:
+    """What reads the samples of the mix: local shards where they lie, those of an object store through a cache.
+
+    Raises ConfigError for a cache folder that holds something else.
+    """
+    if not mix.remote:
+        return SampleStore(mix)
+    rows_ahead = num_workers(config) * ROWS_AHEAD_PER_WORKER
+    steps_ahead = 1 + ceil(rows_ahead * ranks.size / plan.order.rows_per_step)
+    fact(f"shards: fetched as {config.stream.fetch} into {config.stream.cache}")
+    return SampleStore(mix, RemoteShards(mix, ObjectStore(None), config.stream, steps_ahead=steps_ahead))
+
+
+def num_workers(config: Config) -> int:
+    """Threads that encode ahead."""
+    return config.stream.num_workers or config.train.train_policy.dataloader_num_workers
+
+
+def fetch_metrics(store: SampleStore, ranks: Ranks) -> dict[str, float]:
+    """What reading from an object store cost since the last step, over all ranks; nothing where all is local."""
+    mine = store.take_reads()
+    if mine is None:
+        return {}
+    reads = ranks.gather([mine])
+    samples = sum(one.num_samples for one in reads)
+    return {
+        "data/fetched_bytes": sum(one.num_bytes for one in reads),
+        "data/cache_hit_share": 1 - sum(one.num_waited for one in reads) / max(1, samples),
+    }
