@@ -16,7 +16,7 @@ import pytest
 from tests.object_server import ACCESS_KEY, SECRET_KEY, FaultyProxy, ObjectServer
 from tests.train.small_shards import PART, make_mix, plan, stored
 
-from vlm_catalogs.config.sections import StreamSection
+from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.layout import read_part
 from vlm_catalogs.object_store import ObjectStore

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.config.sections import StreamSection
+from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.layout import MOVE_AWAY, PartRecord, read_part, shard_name

@@ -8,18 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from vlm_catalogs.config.values import Bound
+from vlm_catalogs.config.stream_section import StreamSection
+from vlm_catalogs.config.values import Beta, Bound, Count, Dtype, Fraction, NonNegative, Positive, PositiveCount
 
 FROM_COMMAND_LINE = 0
 """The line of a key that ``--set`` gave."""
-
-Count = Annotated[int, Bound(low=0)]
-PositiveCount = Annotated[int, Bound(low=1)]
-Fraction = Annotated[float, Bound(low=0, high=1)]
-NonNegative = Annotated[float, Bound(low=0)]
-Positive = Annotated[float, Bound(above=0)]
-Beta = Annotated[float, Bound(low=0, below=1)]
-Dtype = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,29 +341,6 @@ class MixSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSection:
-    """[stream]: how training reads the shards."""
-
-    rows_per_step: PositiveCount | None = None
-    """Rows of one optimizer step over all ranks; None is train_batch_per_replica x ranks at the first start."""
-    max_bad_samples: Count = 0
-    """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
-    num_workers: Count = 0
-    """Threads that read and decode ahead; 0 reads between steps."""
-    fetch: Literal["shards", "ranges"] = "shards"
-    """What is fetched of shards in an object store: ``shards`` all of each, ``ranges`` the samples that the plan draws,
-    with their neighbours where little lies between; for mixes that draw few samples of each shard."""
-    cache: str = "shard_cache"
-    """Folder for what is fetched, on a disk of this machine; its processes and other runs share it."""
-    cache_limit: PositiveCount | None = None
-    """Bytes that the cache may hold, at most; None is what the disk has, but for 256 MiB."""
-    fetch_ahead: Count = 1_073_741_824
-    """Bytes that are fetched before their step comes, at most; 0 fetches what is asked for only."""
-    log_sample_loss: bool = True
-    """Write the loss of every sample of every step to ``<output_dir>/sample_loss``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """One TOML, read and checked. Fields that are not compared are about the file; all others are settings."""
 
@@ -381,7 +351,7 @@ class Config:
     validation: ValidationSection = ValidationSection()
     logging: LoggingSection = LoggingSection()
     mix: MixSection = MixSection()
-    stream: StreamSection = StreamSection()
+    stream: StreamSection = field(default_factory=StreamSection)
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What a user should know: settings without effect, and what to use instead."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)

@@ -33,6 +33,15 @@ class Bound:
         return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
 
 
+Count = Annotated[int, Bound(low=0)]
+PositiveCount = Annotated[int, Bound(low=1)]
+Fraction = Annotated[float, Bound(low=0, high=1)]
+NonNegative = Annotated[float, Bound(low=0)]
+Positive = Annotated[float, Bound(above=0)]
+Beta = Annotated[float, Bound(low=0, below=1)]
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+
 class Mismatch(Exception):
     """The value does not fit; the text says what would."""
 
