@@ -74,6 +74,7 @@ LENGTHS = pa.schema(
         ("image_tokens", pa.int32()),
         ("video_tokens", pa.int32()),
         ("total_tokens", pa.int32()),
+        ("full_tokens", pa.int32()),  # before the length policy; more than total_tokens where it shortened
         ("supervised_tokens", pa.int32()),
         ("vision_patches", pa.int32()),
         ("problem", pa.string()),  # null, or why this conversation cannot be rendered; such a sample is not selected
@@ -94,6 +95,7 @@ SELECTION = pa.schema(
         ("shard", pa.int32()),
         ("index_in_shard", pa.int32()),
         ("total_tokens", pa.int32()),  # of the longest alternative
+        ("full_tokens", pa.int32()),  # of the same, before the length policy
         ("supervised_tokens", pa.int32()),
         ("vision_patches", pa.int32()),
     ]

@@ -25,6 +25,7 @@ from vlm_prep.index_tables import write_table
 from vlm_prep.lengths import (
     MeasureTask,
     check_lengths,
+    describe_shortened,
     lengths_name,
     measure,
     profile_of,
@@ -255,6 +256,8 @@ def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> 
         counts[source.name] = source.num_kept - reasons.total() - num_eval
         if num_eval:
             note(f"{source.name}: {num_eval:,} of {source.num_kept:,} are held out for validation")
+        if shortened := describe_shortened(rows):
+            note(f"{source.name}: {shortened}")
         for reason, number in reasons.most_common():
             note(f"{source.name}: {number:,} of {source.num_kept:,} not selected: {reason} ({meaning_of(reason)})")
     return counts

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlm_catalogs.config import Config
@@ -39,6 +40,7 @@ def render_settings(config: Config, profile: Profile) -> RenderSettings:
     return RenderSettings(
         profile=profile,
         model_max_length=config.policy.model_max_length,
+        length_policy=config.mix.length_policy,
         system_prompt=config.train.train_policy.system_prompt or None,
         trust_remote_code=config.policy.trust_remote_code,
         revision=config.policy.model_revision,
@@ -73,3 +75,14 @@ def measure(task: MeasureTask) -> None:
     with writing(staged):
         pq.write_table(table, staged, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
     publish_file(staged, task.folder / lengths_name(task.fingerprint))
+
+
+def describe_shortened(selection: pa.Table) -> str:
+    """What the length policy did to the selected samples of a dataset, for people; empty where it did nothing."""
+    shortened = selection.filter(
+        pc.and_(selection["selected"], pc.greater(selection["full_tokens"], selection["total_tokens"]))
+    )
+    if not shortened.num_rows:
+        return ""
+    before, after = (pc.sum(shortened[name]).as_py() for name in ("full_tokens", "total_tokens"))
+    return f"{shortened.num_rows:,} samples are shortened to fit by mix.length_policy: {before:,} tokens to {after:,}"

@@ -13,7 +13,15 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.render import Renderer, RenderProblem
 from vlm_catalogs.sample import MediaFacts
 
-COUNTS = ("text_tokens", "image_tokens", "video_tokens", "total_tokens", "supervised_tokens", "vision_patches")
+COUNTS = (
+    "text_tokens",
+    "image_tokens",
+    "video_tokens",
+    "total_tokens",
+    "full_tokens",
+    "supervised_tokens",
+    "vision_patches",
+)
 MEDIA_COLUMNS = (
     "sample_key",
     "position",

@@ -200,7 +200,6 @@ REFUSED_VALUES: dict[str, str] = {
     "validation.enable": "true",
     "distillation.enable": "true",
     "mix.convert": "'needed'",
-    "mix.length_policy": "'cut_text'",
     "mix.fetch_media": "true",
 }
 """Values that would change results or the layout of the run."""

@@ -86,6 +86,7 @@ def render_settings(config: Config, dataset: MixDataset) -> RenderSettings:
     return RenderSettings(
         profile="i4" if dataset.format == "i4" else "normal",
         model_max_length=config.policy.model_max_length,
+        length_policy=config.mix.length_policy,
         system_prompt=config.train.train_policy.system_prompt or None,
         trust_remote_code=config.policy.trust_remote_code,
         revision=config.policy.model_revision,

@@ -16,7 +16,15 @@ from typing import Any
 
 from vlm_catalogs.render.frames import FrameRules, SampledFrames, sample_frames
 from vlm_catalogs.render.media_options import MediaOptions
-from vlm_catalogs.render.planner import MediaTokens, Placeholder, clamp, round_to, with_defaults
+from vlm_catalogs.render.planner import (
+    LEAST_FRAME_TOKENS,
+    LEAST_IMAGE_TOKENS,
+    MediaTokens,
+    Placeholder,
+    clamp,
+    round_to,
+    with_defaults,
+)
 from vlm_catalogs.render.rendered import MediaPlan
 from vlm_catalogs.render.resize import frame_grid, patch_grid
 from vlm_catalogs.render.settings import MediaBudget
@@ -75,6 +83,13 @@ class OmniPlanner:
     image: PatchRules
     video: TileRules
     frames: FrameRules
+
+    def least_pixels(self, kind: str) -> int:
+        """How far the length policy may shrink an image, or a frame of a video."""
+        if kind == "video":
+            return LEAST_FRAME_TOKENS * (self.video.patch_size * self.video.merge_size) ** 2
+        least = min(self.image.min_num_patches, LEAST_IMAGE_TOKENS * self.image.merge_size**2)
+        return least * self.image.patch_size**2
 
     def plan_image(self, facts: MediaFacts, options: MediaOptions, budget: MediaBudget) -> MediaPlan:
         """The size of one image."""

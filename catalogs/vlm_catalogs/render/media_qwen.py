@@ -13,7 +13,15 @@ from typing import Any
 
 from vlm_catalogs.render.frames import FrameRules, sample_frames
 from vlm_catalogs.render.media_options import MediaOptions
-from vlm_catalogs.render.planner import MediaTokens, Placeholder, clamp, round_to, with_defaults
+from vlm_catalogs.render.planner import (
+    LEAST_FRAME_TOKENS,
+    LEAST_IMAGE_TOKENS,
+    MediaTokens,
+    Placeholder,
+    clamp,
+    round_to,
+    with_defaults,
+)
 from vlm_catalogs.render.rendered import MediaPlan
 from vlm_catalogs.render.resize import clip_size, image_size
 from vlm_catalogs.render.settings import MediaBudget
@@ -71,6 +79,12 @@ class GridPlanner:
     frames: FrameRules
     images_are_clips: bool = False
     """Cosmos3-Edge sizes an image as a clip of one frame; the two differ for images smaller than a token."""
+
+    def least_pixels(self, kind: str) -> int:
+        """How far the length policy may shrink an image, or a frame of a video."""
+        if kind == "video":
+            return LEAST_FRAME_TOKENS * self.video.factor**2
+        return min(self.image.min_pixels, LEAST_IMAGE_TOKENS * self.image.factor**2)
 
     def plan_image(self, facts: MediaFacts, options: MediaOptions, budget: MediaBudget) -> MediaPlan:
         """The size of one image."""

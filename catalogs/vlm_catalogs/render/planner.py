@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vlm_catalogs.render.frames import FrameRules
 from vlm_catalogs.render.media_options import MediaOptions
 from vlm_catalogs.render.rendered import MediaPlan
 from vlm_catalogs.render.settings import MediaBudget
 from vlm_catalogs.sample import MediaFacts
+
+LEAST_IMAGE_TOKENS = 64
+"""An image that is shrunk to fit keeps as many tokens, or the processor's own minimum where that is less."""
+LEAST_FRAME_TOKENS = 16
+"""So does a frame of a video: with less it shows too little, and fewer frames say more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,15 @@ class MediaPlanner(Protocol):
     @property
     def video_pattern(self) -> str:
         """Regular expression of what a video's placeholder replaces in the template's text."""
+        ...
+
+    @property
+    def frames(self) -> FrameRules:
+        """How the processor bounds the number of frames."""
+        ...
+
+    def least_pixels(self, kind: str) -> int:
+        """How far the length policy may shrink an image, or a frame of a video."""
         ...
 
     def plan_image(self, facts: MediaFacts, options: MediaOptions, budget: MediaBudget) -> MediaPlan:

@@ -56,6 +56,8 @@ class Rendered:
     text_tokens: int
     image_tokens: int
     video_tokens: int
+    full_tokens: int
+    """Tokens before the length policy; equal to ``total_tokens`` where it changed nothing."""
 
     @property
     def total_tokens(self) -> int:

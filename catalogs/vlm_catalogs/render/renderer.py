@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ from vlm_catalogs.render.chat import (
 )
 from vlm_catalogs.render.checkpoint_files import CheckpointFiles, read_checkpoint_files
 from vlm_catalogs.render.families import MODEL_TYPES, OMNI, media_planner
+from vlm_catalogs.render.length_policy import Shrinking, cut_text, shrink_media, shrunken_options
 from vlm_catalogs.render.media_options import read_media_options
 from vlm_catalogs.render.planner import MediaPlanner, Placeholder
 from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.render.settings import RenderProblem, RenderSettings, media_budget
 from vlm_catalogs.sample import MediaFacts
 
-RENDER_VERSION = 3
-"""Raised when the same inputs give other ids, labels or plans than before; part of every encoding fingerprint."""
+RENDER_VERSION = 4
+"""Raised when the same inputs give other ids, labels, plans or columns of lengths; part of every fingerprint."""
 
 UNHASHED = ("processor_class", "auto_map", "_name_or_path", "name_or_path")
 """Keys of processor files that say where they came from, not what they do."""
@@ -68,6 +70,9 @@ class Renderer:
         check_system_prompt(settings.system_prompt, self._special)
         self._marks = self._find_marks(files.model, frozenset(special))
         self.token_ids = self._find_token_ids(files)
+        end = self.encode_text(self._planner.tokens.end)
+        self._media_ids = (self.token_ids.image, self.token_ids.video, *(end if len(end) == 1 else ()))
+        """Tokens of media, and those that close them."""
         image, video = re.escape(self._planner.tokens.image), self._planner.video_pattern
         self._media_pattern = re.compile(f"(?P<video>{video})|(?P<image>{image})")
         self.description = _describe(files, settings, self._planner, refused=self._special.forbidden)
@@ -76,7 +81,8 @@ class Renderer:
     def render(self, messages: Sequence[Message], media: Sequence[MediaFacts]) -> Rendered:
         """One conversation as the model gets it; ``media`` may hold more than it refers to, in any order.
 
-        Raises RenderProblem for what cannot be rendered; ids are never cut to a length.
+        One that is longer than a row is shortened as the length policy says; it stays whole where that does not help.
+        Raises RenderProblem for what cannot be rendered.
         """
         prepared = prepare_messages(
             messages,
@@ -84,7 +90,20 @@ class Renderer:
             shows_reasoning=self._template.shows_reasoning,
             special=self._special,
         )
-        plans, placeholders = self._plan_media(media_items(prepared), {facts.name: facts for facts in media})
+        by_name = {facts.name: facts for facts in media}
+        whole, policy = self._render(prepared, by_name), self.settings.length_policy
+        limit = self.settings.model_max_length
+        if policy == "drop" or whole.total_tokens <= limit:
+            return whole
+        if policy == "cut_text":
+            return cut_text(whole, max_tokens=limit, marks=self._marks, media_ids=self._media_ids)
+        return shrink_media(whole, max_tokens=limit, render=partial(self._render, prepared, by_name))
+
+    def _render(
+        self, prepared: Sequence[Message], by_name: Mapping[str, MediaFacts], shrinking: Shrinking | None = None
+    ) -> Rendered:
+        """Prepared messages as the model gets them, with smaller media where ``shrinking`` is given."""
+        plans, placeholders = self._plan_media(media_items(prepared), by_name, shrinking)
         text = self._template.render(prepared)
         text = self._insert(text, plans, placeholders)
         ids_T = self._encode_runs(text, [length for place in placeholders for length in place.run_lengths])
@@ -101,6 +120,7 @@ class Renderer:
             text_tokens=len(ids_T) - image_tokens - video_tokens,
             image_tokens=image_tokens,
             video_tokens=video_tokens,
+            full_tokens=len(ids_T),
         )
 
     def encode_text(self, text: str) -> list[int]:
@@ -112,7 +132,7 @@ class Renderer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _plan_media(
-        self, items: Sequence[Message], facts_by_name: Mapping[str, MediaFacts]
+        self, items: Sequence[Message], facts_by_name: Mapping[str, MediaFacts], shrinking: Shrinking | None
     ) -> tuple[list[MediaPlan], list[Placeholder]]:
         if not items:
             return [], []
@@ -123,6 +143,8 @@ class Renderer:
             facts, options = _facts_of(item, facts_by_name), read_media_options(item)
             plan_medium = self._planner.plan_image if facts.kind == "image" else self._planner.plan_video
             plan = plan_medium(facts, options, budget)
+            if shrinking is not None:
+                plan = plan_medium(facts, shrunken_options(options, plan, shrinking, planner=self._planner), budget)
             plans.append(plan)
             placeholders.append(self._planner.placeholder(plan, facts))
         return plans, placeholders

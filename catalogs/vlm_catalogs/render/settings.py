@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Profile = Literal["i4", "normal"]
+LengthPolicy = Literal["drop", "shrink_media", "cut_text"]
 
 LENGTH_SHARE = 0.9
 """Share of ``model_max_length`` that media may fill (qwen-vl-utils and the original's normal loader use the same)."""
@@ -35,6 +36,8 @@ class RenderSettings:
     """Pixel budgets and frame rate: ``i4`` for i4 datasets, ``normal`` for all others."""
     model_max_length: int
     """Tokens of a row; the pixel budgets are shares of it."""
+    length_policy: LengthPolicy = "drop"
+    """What becomes of a conversation longer than that; with ``drop`` it stays whole, and selection leaves it out."""
     system_prompt: str | None = None
     """Put first in conversations that have no system message."""
     trust_remote_code: bool = False

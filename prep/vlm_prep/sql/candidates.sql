@@ -16,7 +16,7 @@ select
     samples.dataset, samples.sample_id, samples.sample_key, samples.num_alternatives,
     samples.part, samples.shard, samples.index_in_shard,
     samples.num_images, samples.num_videos, samples.text_hash, samples.media_hash,
-    longest.total_tokens, longest.supervised_tokens, longest.vision_patches,
+    longest.total_tokens, longest.full_tokens, longest.supervised_tokens, longest.vision_patches,
     problems.problem, problems.least_supervised_tokens
 from read_parquet($samples) as samples
 join problems using (sample_key)

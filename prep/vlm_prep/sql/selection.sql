@@ -11,6 +11,7 @@ select
     shard,
     index_in_shard,
     total_tokens,
+    full_tokens,
     supervised_tokens,
     vision_patches
 from candidates
