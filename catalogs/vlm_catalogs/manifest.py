@@ -46,6 +46,8 @@ class MixDataset:
     """``shards/<dataset>/<layout>``, relative to the mix folder."""
     source_fingerprint: str
     parts: tuple[PinnedPart, ...]
+    of_parts: int | None = None
+    """Parts of the source, where the mix is of some of them only (``convert = "needed"``): its population."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +87,12 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def manifest_fields(manifest: Manifest) -> dict[str, Any]:
-    """The fields as they stand on disk; ``draw_tokens`` only where it says something."""
+    """The fields as they stand on disk; ``draw_tokens`` and ``of_parts`` only where they say something."""
     fields = asdict(manifest)
     for dataset in fields["datasets"]:
-        if dataset["draw_tokens"] is None:
-            del dataset["draw_tokens"]
+        for name in ("draw_tokens", "of_parts"):
+            if dataset[name] is None:
+                del dataset[name]
     return fields
 
 

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from vlm_prep.lengths import (
     renderer_for,
 )
 from vlm_prep.mix import PreparedSource, check_epoch_size, make_manifest, profiles, repeat_factor
+from vlm_prep.needed_parts import check_needed, first_parts, more_parts, taken_plan
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS, meaning_of
 from vlm_prep.s3_mirror import ToCopy, local_source, still_to_copy
@@ -80,6 +81,7 @@ def plan_build(config: Config, *, copy: bool = True) -> BuildPlan:
     Raises ConfigError, DataError or StorageError.
     """
     check_epoch_size(config)
+    check_needed(config)
     resolved = resolve_sources(config)
     shards = Path(config.mix.shards)
     listed = [] if copy else [still_to_copy(source, shards) for source in resolved.sources]
@@ -104,15 +106,50 @@ def build_mix(config: Config) -> Path:
     rules = _rules(config, plan)
     renderers = _load_renderers(config, plan)
     log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
+    numbers = first_parts(config, plan.sources)
     with staging_folder(Path(config.mix.shards)) as staging:
-        _convert(config, plan, staging, log)
-        prepared = _prepare(plan, renderers, staging)
-        with open_index(staging) as index:
-            samples = [path for source in prepared for path in source.tables("samples.parquet")]
-            _check_rejections(config, prepared, read_rejections(index, samples))
-            _measure(config, prepared, renderers, staging, log)
-            selection = select_samples(index, _population(prepared), rules)
-    return _publish(config, plan, prepared, renderers, selection, log)
+        while True:
+            seed = config.mix.seed
+            taken = [taken_plan(one, numbers[one.source.name], seed=seed) for one in plan.sources]
+            indexed = _index(config, replace(plan, sources=tuple(taken)), renderers, rules, staging, log)
+            more = more_parts(config, plan.sources, numbers, num_selected=_count_train(indexed.selection))
+            if more == numbers:
+                break
+            numbers = more
+        for source in indexed.prepared:
+            publish_source(source.plan, source.records, staging=staging)
+    population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
+    for text in [*indexed.rejected, *population]:
+        note(text)
+    return _publish(config, indexed, renderers, log)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """Sources that are converted, measured and selected from."""
+
+    prepared: list[PreparedSource]
+    selection: pa.Table
+    rejected: list[str]
+    """What to say of the samples that conversion left out."""
+
+
+def _index(
+    config: Config,
+    plan: BuildPlan,
+    renderers: Mapping[Profile, Renderer],
+    rules: Rules,
+    staging: Path,
+    log: BuildLog,
+) -> Indexed:
+    _convert(config, plan, staging, log)
+    prepared = _prepare(plan, renderers)
+    with open_index(staging) as index:
+        samples = [path for source in prepared for path in source.tables("samples.parquet")]
+        rejected = _check_rejections(config, prepared, read_rejections(index, samples))
+        _measure(config, prepared, renderers, staging, log)
+        selection = select_samples(index, _population(prepared), rules)
+    return Indexed(prepared=prepared, selection=selection, rejected=rejected)
 
 
 def _load_renderers(config: Config, plan: BuildPlan) -> dict[Profile, Renderer]:
@@ -153,22 +190,21 @@ def _check_space(shards: Path, num_bytes: int) -> None:
         raise StorageError(f"{shards}: {num_bytes / 1e9:,.1f} GB are to be converted, {free / 1e9:,.1f} GB are free")
 
 
-def _prepare(plan: BuildPlan, renderers: Mapping[Profile, Renderer], staging: Path) -> list[PreparedSource]:
-    """The converted sources; their versions and MDS views are written."""
+def _prepare(plan: BuildPlan, renderers: Mapping[Profile, Renderer]) -> list[PreparedSource]:
+    """The converted sources."""
     prepared = []
     for source in plan.sources:
         records = read_parts(source)
         for text in record_notes(source, records):
             note(text)
-        publish_source(source, records, staging=staging)
         encoding = renderers[profile_of(source.source)].fingerprint
         prepared.append(PreparedSource(plan=source, records=tuple(records), encoding=encoding))
     return prepared
 
 
-def _check_rejections(config: Config, prepared: Sequence[PreparedSource], found: Sequence[Rejections]) -> None:
-    """Say what conversion left out. Raises DataError when it is too much of a source."""
-    failed = []
+def _check_rejections(config: Config, prepared: Sequence[PreparedSource], found: Sequence[Rejections]) -> list[str]:
+    """What to say of what conversion left out. Raises DataError when it is too much of a source."""
+    failed, told = [], []
     for source in prepared:
         total = source.num_kept + source.num_rejected
         of_source = [door for door in found if door.dataset == source.name]
@@ -177,11 +213,12 @@ def _check_rejections(config: Config, prepared: Sequence[PreparedSource], found:
         if source.num_rejected > max(ALWAYS_ALLOWED, config.mix.max_rejected_fraction * total):
             failed += lines
         elif lines:
-            note("\n".join(lines))
+            told.append("\n".join(lines))
     if failed:
         now = f"{config.mix.max_rejected_fraction:g}"
         advice = f"mend the source, or allow more with [mix] max_rejected_fraction (now {now})"
         raise DataError("\n".join([*failed, advice]))
+    return told
 
 
 def _rejection_line(door: Rejections) -> str:
@@ -263,6 +300,13 @@ def _count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> 
     return counts
 
 
+def _count_train(selection: pa.Table) -> dict[str, int]:
+    """Dataset -> selected samples to train on."""
+    train = selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], "train")))
+    counts = train.group_by("dataset").aggregate([("sample_key", "count")])
+    return dict(zip(counts["dataset"].to_pylist(), counts["sample_key_count"].to_pylist(), strict=True))
+
+
 def _count_tokens(selection: pa.Table) -> dict[str, int]:
     """Dataset -> tokens of its selected samples to train on."""
     train = selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], "train")))
@@ -270,15 +314,9 @@ def _count_tokens(selection: pa.Table) -> dict[str, int]:
     return dict(zip(sums["dataset"].to_pylist(), sums["total_tokens_sum"].to_pylist(), strict=True))
 
 
-def _publish(
-    config: Config,
-    plan: BuildPlan,
-    prepared: Sequence[PreparedSource],
-    renderers: Mapping[Profile, Renderer],
-    selection: pa.Table,
-    log: BuildLog,
-) -> Path:
+def _publish(config: Config, indexed: Indexed, renderers: Mapping[Profile, Renderer], log: BuildLog) -> Path:
     """Give the mix version its name, then point current.json at it."""
+    prepared, selection = indexed.prepared, indexed.selection
     num_selected = _count_selected(prepared, selection)
     root = Path(config.mix.root) / config.mix_name
     with staging_folder(root) as staging:
@@ -294,7 +332,7 @@ def _publish(
             num_selected=num_selected,
             num_tokens=_count_tokens(selection),
             selection_hash=selection_hash,
-            notes=[text for source in plan.sources for text in source.notes],
+            notes=[text for source in prepared for text in source.plan.notes],
         )
         fact(f"select: {sum(num_selected.values()):,} of {selection.num_rows:,} samples, {len(prepared)} datasets")
         log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)

@@ -119,6 +119,7 @@ def make_manifest(
             shards=Path(os.path.relpath(source.plan.layout.resolve(), version.resolve())).as_posix(),
             source_fingerprint=source.plan.fingerprint,
             parts=tuple(_pin(source, record) for record in source.records),
+            of_parts=source.plan.of_parts,
         )
         for source in prepared
     )

@@ -29,6 +29,8 @@ class SourcePlan:
     layout: Path
     """``shards/<dataset>/<layout>``."""
     parts: tuple[PlannedPart, ...]
+    of_parts: int | None = None
+    """How many parts the source has, where only some are taken (``convert = "needed"``)."""
     notes: tuple[str, ...] = ()
     """For people and for the manifest: without paths of this machine."""
     stated_samples: int | None = None

@@ -199,7 +199,6 @@ REFUSED_VALUES: dict[str, str] = {
     "policy.is_diffusers": "true",
     "validation.enable": "true",
     "distillation.enable": "true",
-    "mix.convert": "'needed'",
     "mix.fetch_media": "true",
 }
 """Values that would change results or the layout of the run."""

@@ -185,7 +185,6 @@ NOT_BUILT: dict[str, Fate] = {
     ),
     **_refused("an auxiliary loss is not built yet; leave it 0", "policy.aux_loss_coeff", unless=(0.0,)),
     **_refused("validation is not built yet; leave it false", "validation.enable", unless=(False,)),
-    **_refused("not built yet; use 'all'", "mix.convert", unless=("all",)),
     **_refused("fetching media over http is not built yet; leave it false", "mix.fetch_media", unless=(False,)),
 }
 """Settings that would change results or the layout of the run; a value that does is an error."""

@@ -327,6 +327,7 @@ class MixSection:
     """With ``weight_unit = "tokens"``: tokens of one epoch; None is the tokens of all selected samples."""
     seed: Count = 0
     convert: Literal["all", "needed"] = "all"
+    """``needed`` takes parts in a seeded order until the draws of all epochs (``epoch_samples`` each) are covered."""
     length_policy: Literal["drop", "shrink_media", "cut_text"] = "drop"
     """What happens to a sample longer than model_max_length."""
     allow_missing_tars: bool = False
