@@ -1,11 +1,13 @@
-"""Speed of conversion: an i4 source of real picture crops to shards and index, one process.
+"""Speed of conversion: an i4 source of real pictures to shards and index, against what else people do with it.
 
-Peers, in the same run on the same tars: the naive loop that people write (tarfile, json.loads, streaming.MDSWriter with
-bytes columns) and ``cp -r`` of the tars. Each run is a fresh process; loop time leaves out imports; fsync is left out
-on both sides (MDSWriter never syncs). Medians of ROUNDS interleaved rounds. Prints one JSON line per peer.
+The source is the benchmark set (benchmark_set.py), BENCH_TIMES (10) times over. Peers, in the same run on the same
+tars: the naive loop that people write (tarfile, json.loads, streaming.MDSWriter with bytes columns), litdata.optimize,
+and ``cp -r``. litdata is not in the project's lock: pip puts it into the cache of the benchmark set, beside the
+project's own torch; where that fails, a line says so. Each run is a fresh process whose bytecode is cached, as an
+installed program's is; loop time leaves out imports. fsync is left out of both on both sides and printed apart
+(MDSWriter never syncs). Medians of ROUNDS interleaved rounds. Prints one JSON line per comparison.
 """
 
-import io
 import json
 import os
 import shutil
@@ -15,80 +17,53 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from benchmark_set import benchmark_set, cache_folder
 
-NUM_SAMPLES = int(os.environ.get("BENCH_SAMPLES", "8000"))
-SAMPLES_PER_TAR = 1000
+TIMES = int(os.environ.get("BENCH_TIMES", "10"))
 ROUNDS = 3
-PHOTOS = Path(__file__).parents[1] / "demo_data" / "jsonl"
+LITDATA = ("litdata==0.2.76", "lightning-utilities==0.15.3")
 
 
-def make_source(root: Path) -> None:
-    """NUM_SAMPLES JPEG crops with captions, as an i4 tree."""
-    names = []
-    for number, first in enumerate(range(0, NUM_SAMPLES, SAMPLES_PER_TAR)):
-        names.append(f"part_000000/{number:06d}.tar")
-        texts, media = root / "texts" / names[-1], root / "media" / names[-1]
-        for path in (texts, media):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(texts, "w") as texts_tar, tarfile.open(media, "w") as media_tar:
-            for key in range(first, min(first + SAMPLES_PER_TAR, NUM_SAMPLES)):
-                _add(texts_tar, f"{key:09d}.json", json.dumps(_messages(key)).encode())
-                _add(media_tar, f"{key:09d}.jpg", _picture(key))
-    wdinfo = {"root": str(root), "data_list": names, "total_key_count": NUM_SAMPLES}
-    (root / "wdinfo.json").write_text(json.dumps(wdinfo))
-
-
-def _messages(key: int) -> list[dict[str, object]]:
-    question = [{"type": "image", "image": "image_0"}, {"type": "text", "text": "What does this picture show?"}]
-    answer = [{"type": "text", "text": f"Crop number {key} of a photograph, cut for a benchmark."}]
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def _picture(key: int, _base: list[Image.Image] = []) -> bytes:  # noqa: B006 - read the photographs once
-    if not _base:
-        for path in sorted(PHOTOS.rglob("*.jpg")):
-            _base.append(Image.open(path).convert("RGB").resize((900, 700)))
-    x, y = key * 37 % 400, key * 53 % 250
-    file = io.BytesIO()
-    _base[key % len(_base)].crop((x, y, x + 500, y + 400)).save(file, "JPEG", quality=92)
-    return file.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))
-
-
-def convert_ours(root: Path, out: Path) -> float:
+def convert_ours(root: Path, out: Path, *, num_workers: int) -> float:
     """Seconds to convert the whole source with this project, index and header facts included."""
-    import vlm_prep.staging as staging
     from vlm_catalogs.source import I4Source
-    from vlm_prep.convert import ConvertTask, convert_part
+    from vlm_prep.convert import ConvertTask
     from vlm_prep.i4_inputs import plan_i4
     from vlm_prep.raw_sample import Limits
+    from vlm_prep.workers import run_tasks
 
-    staging.sync_tree = staging.sync_folder = lambda path: None  # type: ignore[assignment]
     begin = time.perf_counter()
     wdinfo = {"train": str(root / "wdinfo.json")}
     source = I4Source(name="bench", weight=1.0, wdinfo=wdinfo, bucket="", local_root=None, origin="bench")
     (out / "staging").mkdir(parents=True)
-    for part in plan_i4(source, allow_missing_tars=False)[0]:
-        limits = Limits(max_sample_bytes=1 << 28)
-        convert_part(
-            ConvertTask(
-                source=source,
-                file_format="i4",
-                part=part,
-                layout=out / "layout",
-                staging=out / "staging",
-                limits=limits,
-            )
+    tasks = [
+        ConvertTask(
+            source=source,
+            file_format="i4",
+            part=part,
+            layout=out / "layout",
+            staging=out / "staging",
+            limits=Limits(max_sample_bytes=1 << 28),
         )
+        for part in plan_i4(source, allow_missing_tars=False)[0]
+    ]
+    run_tasks(convert_unsynced, tasks, num_workers=num_workers, on_done=lambda _: None)
     return time.perf_counter() - begin
+
+
+def convert_unsynced(task: Any) -> None:
+    """Convert one part without fsync."""
+    import vlm_prep.staging as staging
+    from vlm_prep.convert import convert_part
+
+    staging.sync_tree = staging.sync_folder = lambda path: None  # type: ignore[assignment]
+    convert_part(task)
 
 
 def convert_naively(root: Path, out: Path) -> float:
@@ -98,15 +73,44 @@ def convert_naively(root: Path, out: Path) -> float:
     begin = time.perf_counter()
     columns = {"id": "str", "messages": "json", "image": "bytes"}
     with MDSWriter(out=str(out), columns=columns, hashes=["xxh3_64"]) as writer:
-        for name in json.loads((root / "wdinfo.json").read_text())["data_list"]:
-            with tarfile.open(root / "texts" / name) as texts, tarfile.open(root / "media" / name) as media:
-                for text, picture in zip(texts, media, strict=True):
-                    messages = json.loads(_content(texts, text))
-                    writer.write({"id": text.name[:-5], "messages": messages, "image": _content(media, picture)})
+        for name in tar_names(root):
+            for sample in read_tar(root, name):
+                writer.write(sample)
     return time.perf_counter() - begin
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def convert_with_litdata(root: Path, out: Path, *, num_workers: int) -> float:
+    """Seconds of litdata.optimize over the same loop."""
+    sys.path.append(str(litdata_folder()))
+    import litdata
+
+    begin = time.perf_counter()
+    litdata.optimize(
+        fn=partial(read_tar, root),
+        inputs=tar_names(root),
+        output_dir=str(out),
+        num_workers=num_workers,
+        chunk_bytes="64MB",
+    )
+    return time.perf_counter() - begin
+
+
+def tar_names(root: Path) -> list[str]:
+    """The tars of the source."""
+    names: list[str] = json.loads((root / "wdinfo.json").read_text())["data_list"]
+    return names
+
+
+def read_tar(root: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The samples of one tar, read as people read them."""
+    with tarfile.open(root / "texts" / name) as texts, tarfile.open(root / "media" / name) as media:
+        for text, picture in zip(texts, media, strict=True):
+            messages = json.loads(content_of(texts, text))
+            yield {"id": text.name[:-5], "messages": messages, "image": content_of(media, picture)}
+
+
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """A member's bytes."""
     file = tar.extractfile(member)
     assert file is not None
     return file.read()
@@ -119,47 +123,103 @@ def copy(root: Path, out: Path) -> float:
     return time.perf_counter() - begin
 
 
-WAYS = {"ours": convert_ours, "naive": convert_naively, "cp": copy}
+def litdata_folder() -> Path:
+    """Where litdata is, or would be."""
+    return cache_folder() / LITDATA[0]
 
 
-def run_fresh(way: str, root: Path, out: Path) -> tuple[float, float]:
-    """(loop seconds, wall seconds) of one way in a fresh process."""
-    begin = time.perf_counter()
+def has_litdata() -> bool:
+    """Whether litdata is there, or can be had."""
+    folder = litdata_folder()
+    if not folder.exists():
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *LITDATA]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            shutil.rmtree(folder, ignore_errors=True)
+    return folder.exists()
+
+
+WAYS: dict[str, Callable[[Path, Path], float]] = {
+    "ours": partial(convert_ours, num_workers=1),
+    "ours, two processes": partial(convert_ours, num_workers=2),
+    "naive MDSWriter": convert_naively,
+    "litdata.optimize": partial(convert_with_litdata, num_workers=1),
+    "cp -r": copy,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Seconds of one way, once."""
+
+    loop: float
+    wall: float
+    cpu: float
+    """Of the process and those that it started, imports included."""
+    fsync: float
+    """To have it all on the disk afterwards."""
+
+
+def run_fresh(way: str, root: Path, out: Path) -> Run:
+    """One way in a fresh process."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    before, begin = os.times(), time.perf_counter()
     command = [sys.executable, __file__, way, str(root), str(out)]
-    loop = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-    wall = time.perf_counter() - begin
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    wall, after = time.perf_counter() - begin, os.times()
+    begin = time.perf_counter()
+    subprocess.run(["sync", "-f", str(out)], check=True)
+    fsync = time.perf_counter() - begin
     shutil.rmtree(out)
-    return loop, wall
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Run(loop=float(done.stdout.split()[-1]), wall=wall, cpu=cpu, fsync=fsync)
 
 
 def main() -> None:
-    """Print a JSON line per peer."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "source"
-        make_source(root)
-        num_bytes = sum(path.stat().st_size for path in root.rglob("*.tar"))
-        times: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    """Print a JSON line per comparison."""
+    root = benchmark_set(TIMES)
+    ways = [way for way in WAYS if way != "litdata.optimize" or has_litdata()]
+    runs: dict[str, list[Run]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        small = benchmark_set(1)
+        for way in ways:
+            run_fresh(way, small, Path(folder) / "out")  # fills the caches of bytecode and pages
         for _ in range(ROUNDS):
-            for way in WAYS:
-                times[way].append(run_fresh(way, root, Path(folder) / way))
-    loop = {way: statistics.median(run[0] for run in runs) for way, runs in times.items()}
-    wall = {way: statistics.median(run[1] for run in runs) for way, runs in times.items()}
-    for name, seconds, peer in (
-        ("convert, loop, against naive MDSWriter", loop, "naive"),
-        ("convert, wall, against naive MDSWriter", wall, "naive"),
-        ("convert, loop, against cp -r", loop, "cp"),
+            for way in ways:
+                runs[way].append(run_fresh(way, root, Path(folder) / "out"))
+    tars = list(root.rglob("*.tar"))
+    setting = {
+        "samples": json.loads((root / "wdinfo.json").read_text())["total_key_count"],
+        "megabytes": round(sum(path.stat().st_size for path in tars) / 1e6),
+        "cores": os.cpu_count(),
+        "rounds": ROUNDS,
+    }
+    for way, peer in (
+        *(("ours", peer) for peer in ways[2:]),
+        ("ours, two processes", "ours"),
     ):
-        figures = {
-            "benchmark": name,
+        print_comparison(way, runs[way], peer, runs[peer], setting)
+    if "litdata.optimize" not in ways:
+        print(json.dumps({"benchmark": "convert, ours against litdata.optimize", "skipped": "pip could not get it"}))
+
+
+def print_comparison(way: str, ours: list[Run], peer: str, theirs: list[Run], setting: dict[str, Any]) -> None:
+    """One JSON line for loop time and one for wall time."""
+    for clock in ("loop", "wall"):
+        seconds, peer_seconds = (statistics.median(getattr(run, clock) for run in runs) for runs in (ours, theirs))
+        line = {
+            "benchmark": f"convert, {clock}, {way} against {peer}",
             "unit": "samples/s",
-            "figure": round(NUM_SAMPLES / seconds["ours"]),
-            "peer": round(NUM_SAMPLES / seconds[peer]),
-            "ratio": round(seconds[peer] / seconds["ours"], 2),
-            "samples": NUM_SAMPLES,
-            "megabytes": round(num_bytes / 1e6),
-            "cores": os.cpu_count(),
+            "figure": round(setting["samples"] / seconds),
+            "peer": round(setting["samples"] / peer_seconds),
+            "ratio": round(peer_seconds / seconds, 2),
+            "cpu_seconds": round(statistics.median(run.cpu for run in ours), 2),
+            "peer_cpu_seconds": round(statistics.median(run.cpu for run in theirs), 2),
+            "fsync_seconds": round(statistics.median(run.fsync for run in ours), 2),
+            "peer_fsync_seconds": round(statistics.median(run.fsync for run in theirs), 2),
+            **setting,
         }
-        print(json.dumps(figures))
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

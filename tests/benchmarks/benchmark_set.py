@@ -47,7 +47,7 @@ class Picture:
 
 def benchmark_set(times: int = 1) -> Path:
     """The folder with ``wdinfo.json`` of the set, ``times`` over; made where it is not there yet."""
-    cache = Path(os.environ.get("VLM_MIX_BENCH", Path.home() / ".cache" / "vlm-mix" / "bench"))
+    cache = cache_folder()
     once = cache / "once"
     if not once.exists():
         packages = unpack_packages(cache / "packages")
@@ -57,6 +57,11 @@ def benchmark_set(times: int = 1) -> Path:
         staged.rename(once)
         shutil.rmtree(packages)
     return once if times == 1 else link_tars(once, cache / f"times-{times}", times)
+
+
+def cache_folder() -> Path:
+    """Where the set and what else the benchmarks keep stands."""
+    return Path(os.environ.get("VLM_MIX_BENCH", Path.home() / ".cache" / "vlm-mix" / "bench"))
 
 
 def unpack_packages(folder: Path) -> Path:
