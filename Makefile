@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+TEST_PROCESSES ?= 2
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 TINY_FAMILIES := qwen3_vl qwen3_vl_moe nemotron_h_omni cosmos3_edge
 TINY_MODELS := $(TINY_FAMILIES:%=models/tiny/%/config.json)
@@ -39,10 +40,10 @@ demo: .venv/ready models/tiny/qwen3_vl/config.json
 	@$(ONE_THREAD) PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/tiny/demo.sh
 
 test: .venv/ready tiny browser
-	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not gpu"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow and not gpu"
 
 test-all: .venv/ready tiny browser
-	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not gpu"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not gpu"
 
 lint: .venv/ready
 	@$(BIN)/ruff format --check .

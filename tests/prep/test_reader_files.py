@@ -125,7 +125,8 @@ def test_llava_arrays_give_what_messages_give(tmp_path: Path, small: Any) -> Non
     assert isinstance(first, BuiltSample)
     assert (first.origin.sample_id, first.source_id) == ("l.json#000000000", "x")
     assert (first.messages_json, first.media_table_json) == (other.messages_json, other.media_table_json)
-    assert second.media == ()
+    assert isinstance(second, BuiltSample)
+    assert second.media == []
 
 
 def test_the_format_is_found_by_looking_and_doubt_is_an_error(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ class Payload:
     def __reduce__(self) -> Any:
         return self.call
 
+    def __repr__(self) -> str:  # names a test, alike in every process
+        return f"Payload({self.call[0].__name__})"
+
 
 @settings(deadline=None, derandomize=True)
 @given(MEDIA, st.sampled_from(PROTOCOLS))
