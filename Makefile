@@ -12,12 +12,13 @@ TINY_MODELS := $(TINY_FAMILIES:%=models/tiny/%/config.json)
 
 setup: .venv/ready
 
-# uv where it is there, pip otherwise. --no-deps: the lock is complete, and pip cannot express the lock's overrides.
+# uv where it is there, pip otherwise. --no-deps: the lock is complete, and pip cannot express the lock's overrides. uv runs in / for the lock:
+# here it would read [tool.uv] override-dependencies, which replace the lock's own versions.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
 	@if command -v uv >/dev/null 2>&1; then \
 	    echo "setup: .venv with uv" && { [ -x $(BIN)/python ] || uv venv -q --python $(PYTHON) .venv; } && \
-	    uv pip install -q --python $(BIN)/python --no-deps -r requirements.lock && uv pip install -q --python $(BIN)/python --no-deps -e . ; \
+	    uv --directory / pip install -q --python $(CURDIR)/$(BIN)/python --no-deps -r $(CURDIR)/requirements.lock && uv pip install -q --python $(BIN)/python --no-deps -e . ; \
 	else \
 	    echo "setup: .venv with pip (a few minutes the first time)" && { [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv; } && \
 	    $(BIN)/python -m pip install -q --no-compile --no-deps -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e . ; \
