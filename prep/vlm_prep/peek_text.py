@@ -1,8 +1,7 @@
 """Samples as text for people: who says what, with which media."""
 
-from typing import Any
-
 from vlm_prep.built_sample import BuiltMedium, BuiltSample
+from vlm_prep.conversation_text import conversation_lines, printable
 from vlm_prep.raw_sample import RejectedSample
 
 MAX_CHARACTERS = 500
@@ -16,10 +15,8 @@ def sample_text(sample: BuiltSample | RejectedSample) -> str:
         lines.append(f"rejected: {sample.rejected.reason}: {sample.rejected.detail}")
     else:
         lines += [_medium(medium) for medium in sample.media]
-        for number, conversation in enumerate(sample.conversations):
-            lines += [f"alternative {number}:"] if len(sample.conversations) > 1 else []
-            lines += [f"{message['role']}: {_words(message)}" for message in conversation]
-    return "\n".join(_printable(line) for line in lines)
+        lines += conversation_lines(sample.conversations, max_characters=MAX_CHARACTERS)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _medium(medium: BuiltMedium) -> str:
@@ -27,19 +24,3 @@ def _medium(medium: BuiltMedium) -> str:
     film = f", {facts.frames} frames, {facts.duration} s" if facts.kind == "video" else ""
     size = f"{facts.format}, {facts.width} x {facts.height}{film}, {facts.size:,} bytes"
     return f"{facts.name}: {size} ({medium.named.source_name[:200]})"
-
-
-def _words(message: dict[str, Any]) -> str:
-    thought = message.get("reasoning_content")
-    words = [f"(thinks: {thought})"] if isinstance(thought, str) else []
-    words += [item["text"] if item["type"] == "text" else f"<{item[item['type']]}>" for item in message["content"]]
-    text = " ".join(words)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}... ({len(text):,} characters)"
-
-
-def _printable(line: str) -> str:
-    spelled = line.replace("\n", "\n    ")
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in spelled
-    )
