@@ -15,7 +15,8 @@ from vlm_catalogs.hashing import order_key
 from vlm_catalogs.manifest import Manifest, read_manifest
 from vlm_prep import build as story
 from vlm_prep import parts
-from vlm_prep.build import build_mix, plan_build
+from vlm_prep.build import build_mix
+from vlm_prep.build_plan import plan_build
 from vlm_prep.verify import verify
 from vlm_train.make_tiny import make_tiny
 
@@ -133,9 +134,9 @@ def test_an_interrupted_build_takes_the_same_parts(monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         return convert(*arguments, **named)
 
-    convert = story._convert
+    convert = story.convert_missing
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(story, "_convert", stop)
+        patch.setattr(story, "convert_missing", stop)
         build("mix.epoch_samples=20")
     assert len(converted()) == 1
     assert build("mix.epoch_samples=20") == whole

@@ -10,7 +10,7 @@ from vlm_prep.commands.text_table import text_table
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
     from vlm_catalogs.manifest import Manifest
-    from vlm_prep.build import BuildPlan
+    from vlm_prep.build_plan import BuildPlan
     from vlm_prep.commands.arguments import Commands
 
 
@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
     # Heavy imports come only now: --help and a wrong TOML answer at once.
     from vlm_catalogs.manifest import read_manifest
-    from vlm_prep.build import build_mix, plan_build
+    from vlm_prep.build import build_mix
+    from vlm_prep.build_plan import plan_build
 
     if arguments.dry_run:
         plan = plan_build(config, copy=False)

@@ -12,7 +12,7 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
 from vlm_catalogs.manifest import Manifest, PinnedPart, current_mix, read_manifest
-from vlm_prep.build import plan_build
+from vlm_prep.build_plan import plan_build
 from vlm_prep.convert import ConvertTask, convert_task, stage_part
 from vlm_prep.lengths import MeasureTask, lengths_name, measure, profile_of, render_settings, renderer_for
 from vlm_prep.parts import PlannedPart

@@ -12,7 +12,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact
 from vlm_catalogs.layout import part_folder
 from vlm_catalogs.manifest import current_mix, read_manifest
-from vlm_prep.build import plan_build
+from vlm_prep.build_plan import plan_build
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.convert import ConvertTask, convert_task, raw_samples
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample

@@ -1,0 +1,66 @@
+"""The stage that converts the parts that are missing."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.console import Progress, fact, note
+from vlm_catalogs.errors import StorageError
+from vlm_catalogs.render import Renderer
+from vlm_catalogs.render.settings import Profile
+from vlm_prep.build_log import BuildLog
+from vlm_prep.build_plan import BuildPlan
+from vlm_prep.convert import ConvertTask, convert_part, convert_task
+from vlm_prep.lengths import profile_of
+from vlm_prep.mix import PreparedSource
+from vlm_prep.raw_sample import Limits
+from vlm_prep.source_plan import SourcePlan, read_parts, record_notes
+from vlm_prep.workers import num_processes, run_tasks
+
+SMALL_BYTES = 64 << 20
+"""Less than this is converted in the main process: starting workers would take longer."""
+
+
+def convert_missing(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> None:
+    """Convert the parts that are missing."""
+    tasks = [task for source in plan.sources for task in _convert_tasks(config, source, staging)]
+    num_parts = sum(len(source.parts) for source in plan.sources)
+    num_bytes = sum(task.part.num_bytes for task in tasks)
+    _check_space(Path(config.mix.shards), num_bytes)
+    started = time.monotonic()
+    workers = num_processes(config.mix.num_workers, is_small=num_bytes < SMALL_BYTES)
+    with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
+        run_tasks(
+            convert_part,
+            tasks,
+            num_workers=workers,
+            on_done=lambda task: progress.advance(task.part.num_bytes >> 20),
+        )
+    cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
+    fact(f"convert: {num_parts} parts, {cached}, {num_bytes / 1e6:,.1f} MB read, {time.monotonic() - started:.1f} s")
+    log.note("convert", parts=num_parts, converted=len(tasks), bytes=num_bytes, workers=workers)
+
+
+def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[ConvertTask]:
+    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    return [convert_task(plan, part, limits=limits, staging=staging) for part in plan.missing]
+
+
+def _check_space(shards: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(shards).free
+    if num_bytes > free:
+        raise StorageError(f"{shards}: {num_bytes / 1e9:,.1f} GB are to be converted, {free / 1e9:,.1f} GB are free")
+
+
+def prepare_sources(plan: BuildPlan, renderers: Mapping[Profile, Renderer]) -> list[PreparedSource]:
+    """The converted sources."""
+    prepared = []
+    for source in plan.sources:
+        records = read_parts(source)
+        for text in record_notes(source, records):
+            note(text)
+        encoding = renderers[profile_of(source.source)].fingerprint
+        prepared.append(PreparedSource(plan=source, records=tuple(records), encoding=encoding))
+    return prepared

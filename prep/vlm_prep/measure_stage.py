@@ -1,0 +1,71 @@
+"""The stage that measures the parts that have no lengths for their encoding yet."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.console import Progress, fact
+from vlm_catalogs.render import Renderer
+from vlm_catalogs.render.settings import Profile
+from vlm_prep.build_log import BuildLog
+from vlm_prep.build_plan import BuildPlan
+from vlm_prep.lengths import (
+    MeasureTask,
+    check_lengths,
+    lengths_name,
+    measure,
+    profile_of,
+    render_settings,
+    renderer_for,
+)
+from vlm_prep.mix import PreparedSource, profiles
+from vlm_prep.workers import num_processes, run_tasks
+
+SMALL_SAMPLES = 2_000
+"""Fewer than these are measured in the main process."""
+
+
+def load_renderers(config: Config, plan: BuildPlan) -> dict[Profile, Renderer]:
+    """Profile -> renderer; loaded first, so that a model that cannot be read fails before the long part."""
+    found = profiles([source.source for source in plan.sources])
+    model = config.policy.model_name_or_path
+    return {profile: renderer_for(model, render_settings(config, profile)) for profile in found}
+
+
+def measure_missing(
+    config: Config,
+    prepared: Sequence[PreparedSource],
+    renderers: Mapping[Profile, Renderer],
+    staging: Path,
+    log: BuildLog,
+) -> None:
+    """Measure the parts that have no lengths for their encoding yet."""
+    tasks = [task for source in prepared for task in _measure_tasks(config, source, staging)]
+    todo = {task.folder.name for task in tasks}
+    num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
+    started = time.monotonic()
+    workers = num_processes(config.mix.num_workers, is_small=num_samples < SMALL_SAMPLES)
+    with Progress("measure", total=len(tasks), unit="parts") as progress:
+        run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
+    for source in prepared:
+        for path in source.tables(lengths_name(source.encoding)):
+            check_lengths(path)
+    num_parts = sum(len(source.records) for source in prepared)
+    cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
+    fact(f"measure: {num_parts} parts, {cached}, {num_samples:,} samples, {time.monotonic() - started:.1f} s")
+    log.note("measure", parts=num_parts, measured=len(tasks), samples=num_samples, workers=workers)
+
+
+def _measure_tasks(config: Config, source: PreparedSource, staging: Path) -> list[MeasureTask]:
+    return [
+        MeasureTask(
+            folder=folder,
+            model=config.policy.model_name_or_path,
+            settings=render_settings(config, profile_of(source.plan.source)),
+            fingerprint=source.encoding,
+            staging=staging,
+        )
+        for folder in source.plan.folders()
+        if not (folder / lengths_name(source.encoding)).is_file()
+    ]
