@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vlm_catalogs import json_text
-from vlm_prep.commands.text_table import text_table
+from vlm_catalogs.text_table import text_table
 from vlm_prep.conversation_text import printable
 from vlm_prep.diff import ComparedDataset, DatasetNumbers, MixDiff, SampleChange
 from vlm_prep.reasons import meaning_of

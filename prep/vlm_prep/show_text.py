@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vlm_prep.commands.text_table import text_table
+from vlm_catalogs.text_table import text_table
 from vlm_prep.conversation_text import conversation_lines, printable
 from vlm_prep.show import ShownSample
 

@@ -42,6 +42,17 @@ def run(asked: argparse.Namespace) -> int:
     return run_training(config, resume=asked.resume)
 
 
+def plan(asked: argparse.Namespace) -> int:
+    """vlm-train plan CONFIG."""
+    from vlm_catalogs.config import load_config
+    from vlm_train.local_ranks import ranks_to_start
+    from vlm_train.plan_epochs import plan_config
+
+    config = load_config(Path(asked.config), overrides=asked.set)
+    num_ranks = asked.ranks or ranks_to_start(config)
+    return plan_config(config, num_ranks=num_ranks, num_nodes=asked.nodes, writes=not asked.dry_run, as_json=asked.json)
+
+
 def inspect(asked: argparse.Namespace) -> int:
     """vlm-train inspect CONFIG [--sample ID]."""
     from vlm_catalogs.config import load_config
@@ -81,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_check(commands)
     _add_run(commands)
+    _add_plan(commands)
     _add_inspect(commands)
     _add_explain(commands)
     _add_export(commands)
@@ -111,6 +123,34 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_config(command)
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
     command.set_defaults(command=run)
+
+
+def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "plan",
+        help="plan every epoch of a run at once, and say what is in them",
+        description="Plan the epochs of a run and write their tables to train.output_dir, where vlm-train run takes "
+        "them as they are; print steps, how full rows are, samples and tokens of each dataset against what was asked, "
+        "repeats, what the length policy did, and the shards that are read.",
+        epilog="example: vlm-train plan configs/tiny/qwen3_vl_i4.toml --dry-run --ranks 16 --nodes 2",
+    )
+    _add_config(command)
+    command.add_argument(
+        "--ranks", type=_positive, metavar="N", help="ranks of the run; default: those of this machine"
+    )
+    command.add_argument(
+        "--nodes", type=_positive, metavar="N", default=1, help="machines that they are on; default: 1"
+    )
+    command.add_argument("--dry-run", action="store_true", help="write nothing")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.set_defaults(command=plan)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

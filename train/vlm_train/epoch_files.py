@@ -5,6 +5,7 @@ epoch has, in the metadata of its schema.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,6 +86,15 @@ class EpochFiles:
             self._num_steps = part.num_steps
             self._next += 1
         return part
+
+
+def written_parts(files: EpochFiles) -> Iterator[EpochPart]:
+    """Every part of an epoch, each written before it comes. Raises as ``EpochFiles.part``."""
+    for number in count():
+        part = files.part(number)
+        yield part
+        if part.num_steps is not None:
+            return
 
 
 def _num_steps(schema: pa.Schema) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
 from vlm_catalogs.errors import ConfigError
-from vlm_train.ranks import parallelism_of
+from vlm_train.ranks import parallelism_of, ranks_of
 
 SECONDS_TO_END = 20.0
 """What the other ranks get to end by themselves once one has failed."""
@@ -37,6 +37,11 @@ def local_processes(config: Config, environment: Mapping[str, str] = os.environ)
             "command on several machines with torchrun or Slurm (configs/launch/)"
         )
     return replicate * shard
+
+
+def ranks_to_start(config: Config, environment: Mapping[str, str] = os.environ) -> int:
+    """How many ranks a run here has. Raises as ``local_processes``."""
+    return ranks_of(config, environment).size if "WORLD_SIZE" in environment else local_processes(config, environment)
 
 
 def run_locally(command: Sequence[str], *, num_processes: int) -> int:

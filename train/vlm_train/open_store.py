@@ -20,10 +20,15 @@ def open_store(config: Config, mix: OpenMix, plan: RunPlan, ranks: Ranks) -> Sam
     """
     if not mix.remote:
         return SampleStore(mix)
-    rows_ahead = num_workers(config) * ROWS_AHEAD_PER_WORKER
-    steps_ahead = 1 + ceil(rows_ahead * ranks.size / plan.order.rows_per_step)
+    ahead = steps_ahead(config, rows_per_step=plan.order.rows_per_step, num_ranks=ranks.size)
     fact(f"shards: fetched as {config.stream.fetch} into {config.stream.cache}")
-    return SampleStore(mix, RemoteShards(mix, ObjectStore(None), config.stream, steps_ahead=steps_ahead))
+    return SampleStore(mix, RemoteShards(mix, ObjectStore(None), config.stream, steps_ahead=ahead))
+
+
+def steps_ahead(config: Config, *, rows_per_step: int, num_ranks: int) -> int:
+    """How many steps the ranks of a node and their workers may be apart."""
+    rows_ahead = num_workers(config) * ROWS_AHEAD_PER_WORKER
+    return 1 + ceil(rows_ahead * num_ranks / rows_per_step)
 
 
 def num_workers(config: Config) -> int:

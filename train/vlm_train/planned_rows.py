@@ -6,6 +6,9 @@ from itertools import groupby
 
 import pyarrow as pa
 
+NUM_EMPTY_TOKENS = 2
+"""An empty row still has something to predict from, so that every call of the model has its usual shape."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRow:

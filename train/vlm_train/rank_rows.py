@@ -61,15 +61,23 @@ def rows_of_ranks(patches: Sequence[int], *, num_ranks: int) -> list[list[int]]:
 
 def lines_of_ranks(table: pa.Table, *, rows_per_step: int, ranks: Collection[int], num_ranks: int) -> Flags:
     """Which lines of an epoch table (whole steps) go to ``ranks``, as ``rows_of_rank`` shares them out."""
-    if len(ranks) == num_ranks:
+    if len(ranks) == num_ranks or table.num_rows == 0:
         return np.ones(table.num_rows, bool)
+    of_rows = ranks_of_rows(table, rows_per_step=rows_per_step, num_ranks=num_ranks)
+    steps, rows = (table.column(name).to_numpy() for name in ("step", "row"))
+    return np.isin(of_rows[steps - steps[0], rows], list(ranks))
+
+
+def ranks_of_rows(table: pa.Table, *, rows_per_step: int, num_ranks: int) -> NDArray[np.int64]:
+    """The rank of every row of an epoch table (whole steps, one at least): an array of (steps, rows of a step)."""
     steps, rows, patches = (
         table.column(name).to_numpy().astype(np.int64) for name in ("step", "row", "vision_patches")
     )
-    places = (steps - steps.min(initial=steps[0] if len(steps) else 0)) * rows_per_step + rows
+    places = (steps - steps[0]) * rows_per_step + rows
     sums = np.bincount(places, weights=patches).astype(np.int64).reshape(-1, rows_per_step)
-    is_theirs = np.zeros(sums.shape, bool)
-    for step, of_rows in enumerate(sums.tolist()):
-        shares = rows_of_ranks(of_rows, num_ranks=num_ranks)
-        is_theirs[step, [row for rank in ranks for row in shares[rank]]] = True
-    return np.asarray(is_theirs.reshape(-1)[places])
+    ranks = np.zeros(sums.shape, np.int64)
+    if num_ranks > 1:
+        for step, of_rows in enumerate(sums.tolist()):
+            for rank, mine in enumerate(rows_of_ranks(of_rows, num_ranks=num_ranks)):
+                ranks[step, mine] = rank
+    return ranks

@@ -46,7 +46,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
         config,
         datasets,
         num_ranks=ranks.size,
-        known_rows=rows_of_run(config) if resume or config.train.resume else None,
+        known_rows=rows_of_run(config, resume=resume or bool(config.train.resume)),
     )
     rows = plan.order.rows_per_step
     if rows != config.train.train_batch_per_replica * ranks.size:

@@ -21,6 +21,8 @@ from vlm_train.metrics import METRICS_FILE
 FINGERPRINT_FILE = "fingerprint.json"
 CONFIG_FILE = "config.toml"
 ROWS_PER_STEP = "rows per step"
+PLANNED = "planned"
+"""Key of fingerprint.json where vlm-train plan wrote it and nothing has trained yet."""
 BASE_WEIGHTS = "base weights"
 """Key of the fingerprint of a LoRA run: its checkpoints hold the adapters only."""
 OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "sample_loss", "safetensors", "adapters")
@@ -41,9 +43,13 @@ class Start:
 
 def run_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -> dict[str, Any]:
     """What a resumed run must not change (semantics C6), by the names that the refusal uses."""
+    return {**_adapter_fingerprint(config), **plan_fingerprint(config, manifest, rows_per_step=rows_per_step)}
+
+
+def plan_fingerprint(config: Config, manifest: Manifest, *, rows_per_step: int) -> dict[str, Any]:
+    """What of it the epoch tables depend on, and the seed of the run."""
     policy = config.train.train_policy
     return {
-        **_adapter_fingerprint(config),
         "mix": manifest.fingerprint,
         "encoding": manifest.encoding.fingerprint,
         "policy.model_max_length": config.policy.model_max_length,
@@ -67,15 +73,17 @@ def _adapter_fingerprint(config: Config) -> dict[str, Any]:
     return {"policy.lora": json_text.loads(json_text.dumps(asdict(config.policy.lora))), BASE_WEIGHTS: base}
 
 
-def rows_of_run(config: Config) -> int | None:
-    """The rows per step that the first start of a run settled: they hold for any number of ranks (semantics C1).
+def rows_of_run(config: Config, *, resume: bool) -> int | None:
+    """The rows per step that the first start of a run, or its plan, settled: they hold for any ranks (semantics C1).
 
-    None where there is no run to go on with, and where the TOML now asks for another batch: that is a change, which the
-    fingerprints will name.
+    None where there is neither to go on with, and where the TOML now asks for another batch: that is a change, which
+    the fingerprints will name.
     """
     output_dir = Path(config.train.output_dir)
     first_config = output_dir / CONFIG_FILE
     if not ((output_dir / FINGERPRINT_FILE).exists() and first_config.exists()):
+        return None
+    if not (resume or is_only_planned(output_dir)):
         return None
     before = tomli.loads(first_config.read_text())["train"]["train_batch_per_replica"]
     if before != config.train.train_batch_per_replica:
@@ -103,22 +111,48 @@ def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]
     refuse_unmarked(output_dir)
     if isinstance(wanted, str) and wanted and not (resume and complete_checkpoints(output_dir)):
         if used:  # its epoch tables are read, so they must be those of the checkpoint
-            _compare_fingerprints(_read_fingerprint(output_dir), fingerprint, where=output_dir)
+            _compare_with_run(output_dir, fingerprint)
         return _start_from(output_dir, checkpoint_at(Path(wanted)), fingerprint)
     if not used:
         note = f"{output_dir}: nothing to resume yet; starting at step 0" if resume or wanted else ""
+        return Start(output_dir=output_dir, checkpoint=None, state=None, note=note)
+    if is_only_planned(output_dir):
+        _compare_with_run(output_dir, fingerprint)
+        note = f"{output_dir}: vlm-train plan has written its epochs; starting at step 0"
         return Start(output_dir=output_dir, checkpoint=None, state=None, note=note)
     if not (resume or wanted):
         raise ConfigError(
             f"{output_dir}: holds a run already ({', '.join(used)}); continue it with --resume (or resume = true), "
             "or name another train.output_dir"
         )
-    _compare_fingerprints(_read_fingerprint(output_dir), fingerprint, where=output_dir)
+    _compare_with_run(output_dir, fingerprint)
     checkpoints = complete_checkpoints(output_dir)
     if not checkpoints:
         note = f"{output_dir}: no checkpoint was ever completed; starting at step 0"
         return Start(output_dir=output_dir, checkpoint=None, state=None, note=note)
     return _start_from(output_dir, checkpoints[-1], fingerprint)
+
+
+def is_only_planned(output_dir: Path) -> bool:
+    """Has vlm-train plan been here, and nothing else?"""
+    return (output_dir / FINGERPRINT_FILE).exists() and bool(_read_run_file(output_dir).get(PLANNED))
+
+
+def claim_for_plan(config: Config, fingerprint: Mapping[str, Any]) -> None:
+    """Have ``train.output_dir`` say what its epochs are planned for, before they are written.
+
+    Raises ConfigError where it holds a run or a plan of other settings, StorageError when it cannot be written.
+    """
+    output_dir = Path(config.train.output_dir)
+    if (output_dir / FINGERPRINT_FILE).exists():
+        _compare_with_run(output_dir, fingerprint)
+        return
+    used = [name for name in OURS if (output_dir / name).exists()]
+    if used:
+        raise ConfigError(
+            f"{output_dir}: holds {', '.join(used)} and no {FINGERPRINT_FILE}; name another train.output_dir"
+        )
+    _write_run_files(config, output_dir, fingerprint, **{PLANNED: True})
 
 
 def checkpoint_at(path: Path) -> Path:
@@ -143,24 +177,31 @@ def write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]
 
     Raises StorageError when the folder cannot be written.
     """
+    _write_run_files(config, start.output_dir, fingerprint)
+
+
+def _write_run_files(config: Config, output_dir: Path, fingerprint: Mapping[str, Any], **about: Any) -> None:
+    path = output_dir / FINGERPRINT_FILE
+    is_new = not path.exists() or is_only_planned(output_dir)
     try:
-        _write_run_files(config, start, fingerprint)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            about = {"version": version("vlm-mix"), "git_revision": git_revision(), **about}
+            staged = path.with_name(f".{path.name}.tmp")
+            staged.write_text(json_text.dumps_indented({**about, "fingerprint": dict(fingerprint)}))
+            staged.replace(path)
+        _write_config(config, output_dir, is_new=is_new)
     except OSError as error:
-        raise StorageError(f"train.output_dir: {start.output_dir} cannot be written: {error}") from error
+        raise StorageError(f"train.output_dir: {output_dir} cannot be written: {error}") from error
 
 
-def _write_run_files(config: Config, start: Start, fingerprint: Mapping[str, Any]) -> None:
-    start.output_dir.mkdir(parents=True, exist_ok=True)
-    path = start.output_dir / FINGERPRINT_FILE
-    if not path.exists():
-        about = {"version": version("vlm-mix"), "git_revision": git_revision()}
-        path.write_text(json_text.dumps_indented({**about, "fingerprint": dict(fingerprint)}))
+def _write_config(config: Config, output_dir: Path, *, is_new: bool) -> None:
     text = config.resolved_toml()
-    path = start.output_dir / CONFIG_FILE
+    path = output_dir / CONFIG_FILE
     attempt = 1
-    while path.exists() and path.read_text() != text:
+    while not is_new and path.exists() and path.read_text() != text:
         attempt += 1
-        path = start.output_dir / f"config-{attempt}.toml"
+        path = output_dir / f"config-{attempt}.toml"
     path.write_text(text)
 
 
@@ -195,22 +236,48 @@ def _start_from(output_dir: Path, checkpoint: Path, fingerprint: Mapping[str, An
 
 
 def _read_fingerprint(output_dir: Path) -> dict[str, Any]:
+    return dict(_read_run_file(output_dir)["fingerprint"])
+
+
+def _read_run_file(output_dir: Path) -> dict[str, Any]:
+    """fingerprint.json. Raises DataError where it is missing or damaged."""
     path = output_dir / FINGERPRINT_FILE
     try:
-        return dict(json.loads(path.read_text())["fingerprint"])
+        found = dict(json.loads(path.read_text()))
+        return {**found, "fingerprint": dict(found["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no run can be resumed without it: {error}; name another train.output_dir") from error
 
 
+def _compare_with_run(output_dir: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Raise ConfigError where ``output_dir`` holds a run or a plan of another fingerprint; a plan knows no adapters."""
+    before = _read_fingerprint(output_dir)
+    if not is_only_planned(output_dir):
+        _compare_fingerprints(before, fingerprint, where=output_dir)
+        return
+    changed = _changes(before, {name: value for name, value in fingerprint.items() if name in before})
+    if changed:
+        raise ConfigError(
+            f"{output_dir}: its epochs were planned with other settings, and nothing has trained on them:\n  "
+            + "\n  ".join(changed)
+            + "\nset it back, name another train.output_dir, or remove this one and plan again"
+        )
+
+
 def _compare_fingerprints(before: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:
-    changed = [
-        f"{name}: it was {before.get(name)!r}, now it is {now.get(name)!r}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
+    changed = _changes(before, now)
     if changed:
         raise ConfigError(
             f"{where}: cannot be resumed, because the batches would not go on as they began:\n  "
             + "\n  ".join(changed)
             + "\nset it back, or start a new run in another train.output_dir"
         )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each entry that differs, by name, with both values."""
+    return [
+        f"{name}: it was {before.get(name)!r}, now it is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]

@@ -19,15 +19,12 @@ from vlm_catalogs.render.rendered import IGNORED, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_train.encode import UndecodableMedia
 from vlm_train.models.family import EncodedSample, Family
-from vlm_train.planned_rows import PlannedRow
+from vlm_train.planned_rows import NUM_EMPTY_TOKENS, PlannedRow
 from vlm_train.sample_store import SampleStore
 
 ROWS_AHEAD_PER_WORKER = 4
 Planned = TypeVar("Planned")
 Encoded = TypeVar("Encoded")
-
-NUM_EMPTY_TOKENS = 2
-"""An empty row still has something to predict from, so that every call of the model has its usual shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import fact, note, result
-from vlm_prep.commands.text_table import text_table
+from vlm_catalogs.text_table import text_table
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
