@@ -67,7 +67,7 @@ def create_database(path: str, target: Path) -> None:
 def answer_text(rows: pa.Table, answer_format: str) -> str:
     """The rows as ``table``, ``csv`` or ``json``, without a final newline."""
     if answer_format == "json":
-        return json_text.dumps([_plain(row) for row in rows.to_pylist()])
+        return json_text.dumps([plain_value(row) for row in rows.to_pylist()])
     if answer_format == "csv":
         return _csv(rows)
     return _table(rows)
@@ -110,18 +110,18 @@ def _table(rows: pa.Table) -> str:
 
 
 def _cell(value: Any, missing: str) -> str:
-    plain = _plain(value)
+    plain = plain_value(value)
     if plain is None:
         return missing
     return plain if isinstance(plain, str) else json_text.dumps(plain)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """As JSON can say it: numbers stay numbers, times and bytes become text."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain_value(one) for key, one in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [_plain(one) for one in value]
+        return [plain_value(one) for one in value]
     if value is None or isinstance(value, str | int | bool):
         return value
     if isinstance(value, float):

@@ -17,6 +17,10 @@ def parse_select(sql: str, *, origin: str) -> dict[str, Any]:
     assert row is not None
     parsed: dict[str, Any] = json_text.loads(row[0].encode())
     if parsed["error"]:
+        if "\n" in sql and "position" in parsed:
+            before = sql.encode()[: int(parsed["position"])]
+            line = before.count(b"\n") + 1
+            origin += f":{line}"
         raise ConfigError(f"{origin}: {parsed['error_message']}\nexpected one SELECT (or WITH ... SELECT) statement")
     if len(parsed["statements"]) != 1:
         raise ConfigError(f"{origin}: {len(parsed['statements'])} statements, expected one SELECT")
@@ -24,13 +28,14 @@ def parse_select(sql: str, *, origin: str) -> dict[str, Any]:
     return statement
 
 
-def lock_to_files(index: duckdb.DuckDBPyConnection, folders: Iterable[Path], *, scratch: Path) -> None:
+def lock_to_files(index: duckdb.DuckDBPyConnection, folders: Iterable[Path], *, scratch: Path | None = None) -> None:
     """From now on ``index`` reads below ``folders`` only, and no setting of it can be changed.
 
-    What does not fit into memory goes to ``scratch``. That nothing is written elsewhere is parse_select's to see to:
-    DuckDB lets COPY write where it may read.
+    What does not fit into memory goes to ``scratch``, or where it went before. That nothing is written elsewhere is
+    parse_select's to see to: DuckDB lets COPY write where it may read.
     """
-    index.execute("set temp_directory = $folder", {"folder": str(scratch)})
+    if scratch is not None:
+        index.execute("set temp_directory = $folder", {"folder": str(scratch)})
     allowed = [str(folder.absolute()) + "/" for folder in folders]
     index.execute("set allowed_directories = $folders", {"folders": allowed})
     index.execute("set enable_external_access = false")

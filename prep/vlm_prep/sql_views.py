@@ -50,6 +50,7 @@ def create_views(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> list[st
         _view_of_lengths(index, [path for part in files.parts for path in part.lengths])
         _create_table(index, "parts", _rows_of_parts(files))
         _create_table(index, "shards", _rows_of_shards(files))
+        index.execute(read_sql("conversations.sql"))
         index.execute(read_sql("turns.sql"))
         index.execute(read_sql("facts.sql"))
         if files.mix is not None:

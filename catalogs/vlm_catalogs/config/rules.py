@@ -3,6 +3,7 @@
 import math
 import re
 
+from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.problems import Problems
 from vlm_catalogs.config.sections import Config, DatasetSection, MixSource, SelectSection
 from vlm_catalogs.errors import ConfigError
@@ -10,6 +11,8 @@ from vlm_catalogs.model_family import find_family
 
 READ_COLUMNS = ("messages", "conversations")
 """The reader of each form finds these by itself."""
+SEVERITIES = ("E", "W", "I")
+"""Of an audit's findings: errors, warnings, information."""
 FOLDER_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -23,9 +26,16 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     for number, source in enumerate(config.mix.source):
         _check_source(source, f"mix.source[{number}]", problems)
     _check_select(config.mix.select, problems)
+    _check_audit(config.mix.audit, problems)
     _check_dataset(config, problems)
     _check_family(config, problems)
     return _dataset_notes(config)
+
+
+def _check_audit(audit: AuditSection, problems: Problems) -> None:
+    for severity in audit.fail_at:
+        if severity not in SEVERITIES:
+            problems.add(f"mix.audit.fail_at.{severity}", f"unknown severity, expected {', '.join(SEVERITIES)}")
 
 
 def _check_batch(config: Config, problems: Problems) -> None:

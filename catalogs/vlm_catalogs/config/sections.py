@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.config.values import Beta, Bound, Count, Dtype, Fraction, NonNegative, Positive, PositiveCount
 
@@ -339,6 +340,7 @@ class MixSection:
     """Processes that convert; 0 uses every core."""
     fetch_media: bool = False
     select: SelectSection = SelectSection()
+    audit: AuditSection = field(default_factory=AuditSection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def expected(hint: Any) -> str:
         return f"a list of {PLURALS.get(arguments[0]) or 'values, each ' + expected(arguments[0])}"
     if origin is Mapping:
         each, *bound = get_args(arguments[1]) if get_origin(arguments[1]) is Annotated else (arguments[1],)
-        kind = "tables of strings" if get_origin(each) is Mapping else PLURALS[each]
+        kind = f"tables of {PLURALS[get_args(each)[1]]}" if get_origin(each) is Mapping else PLURALS[each]
         return " ".join(["a table of", kind, *map(str, bound)])
     return NOUNS[hint]
 

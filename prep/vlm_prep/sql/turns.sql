@@ -1,16 +1,6 @@
--- A row per turn of every conversation: alternative 0 is the sample's messages, 1 and on are its alternatives. From texts.
+-- A row per turn of every conversation.
 create view turns as
-with conversations as (
-    select dataset, sample_id, sample_key, 0 as alternative, messages as conversation from texts
-    union all
-    select
-        dataset, sample_id, sample_key,
-        unnest(range(1, json_array_length(alternatives)::bigint + 1))::integer as alternative,
-        unnest(from_json(alternatives, '["json"]')) as conversation
-    from texts
-    where alternatives <> '[]'
-),
-messages as (
+with messages as (
     select
         dataset, sample_id, sample_key, alternative,
         unnest(range(json_array_length(conversation)::bigint))::integer as turn,

@@ -1,0 +1,81 @@
+"""vlm-prep audit PATH."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from vlm_catalogs.console import DONE, FINDINGS, WRONG_INPUT, fact, note, result
+
+if TYPE_CHECKING:
+    from vlm_catalogs.config import Config
+    from vlm_prep.commands.arguments import Commands
+
+
+def add(commands: "Commands") -> None:
+    """Add the command."""
+    audit = commands.add_parser(
+        "audit",
+        help="ask the index of a mix or of shards what is wrong with the data",
+        description="Run every query of the audit and list what it finds; a mix gets audit.json. Exit 3: a severity "
+        "has reached its limit ([mix.audit] fail_at; as set: one E).",
+        epilog="example: vlm-prep audit configs/tiny/qwen3_vl_normal.toml",
+    )
+    audit.add_argument(
+        "path", metavar="PATH", help="a mix (its current version), a version, shards, a CONFIG, or a run"
+    )
+    audit.add_argument("--json", action="store_true", help="the findings for machines, as audit.json has them")
+    audit.add_argument(
+        "--queries", nargs="+", default=[], metavar="DIR", help="folders of further queries, as [mix.audit] queries"
+    )
+    audit.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="section.key=value",
+        help="a setting in the place of the TOML's, where PATH is a CONFIG; may be given more than once",
+    )
+    audit.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit code."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from vlm_catalogs.config.audit_section import AuditSection
+
+    config = _config(arguments)
+    section = AuditSection() if config is None else config.mix.audit
+    section = replace(section, queries=(*section.queries, *arguments.queries))
+    path = arguments.path
+    if config is not None:
+        from vlm_catalogs.manifest import current_mix
+
+        path = str(current_mix(Path(config.mix.root) / config.mix_name))
+    from vlm_prep.audit import run_audit, write_audit
+    from vlm_prep.audit.shown import broken_text, findings_text, summary
+
+    audit = run_audit(path, section=section)
+    result(audit.as_json().rstrip() if arguments.json else findings_text(audit))
+    fact(summary(audit))
+    if (written := write_audit(audit)) is not None:
+        fact(f"audit: {written}")
+    for text in broken_text(audit):
+        note(text)
+    if audit.broken:
+        return WRONG_INPUT
+    return FINDINGS if audit.failed else DONE
+
+
+def _config(arguments: argparse.Namespace) -> "Config | None":
+    """The TOML that PATH is, if it is one. Raises ConfigError."""
+    from pathlib import Path
+
+    from vlm_catalogs.config import load_config
+    from vlm_catalogs.errors import ConfigError
+
+    if arguments.path.endswith(".toml"):
+        return load_config(Path(arguments.path), overrides=arguments.overrides)
+    if arguments.overrides:
+        raise ConfigError(f"{arguments.path}: --set changes a TOML; give one as PATH")
+    return None

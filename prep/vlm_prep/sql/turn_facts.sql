@@ -1,0 +1,102 @@
+-- A row per turn that is looked at, with what one pass over its text finds: the piece that was found, or null. Each costly pattern is asked
+-- only where a cheap one holds (CASE does not evaluate the branch that it does not take).
+create table turn_facts as
+with messages as (
+    select
+        sample_key, alternative,
+        unnest(range(json_array_length(conversation)::bigint))::integer as turn,
+        unnest(from_json(conversation, '[{"role": "VARCHAR", "content": [{"type": "VARCHAR", "text": "VARCHAR"}]}]')) as message
+    from conversations
+),
+turns as (
+    select
+        sample_key, alternative, turn,
+        message.role as role,
+        len([item for item in message.content if item.type = 'image'])::integer as num_images,
+        len([item for item in message.content if item.type = 'video'])::integer as num_videos,
+        case
+            when len(message.content) = 1 then coalesce(message.content[1].text, '')
+            else array_to_string([item.text for item in message.content if item.text is not null], '')
+        end as text
+    from messages
+),
+gated as (
+    select
+        *,
+        role = 'assistant' as is_answer,
+        length(text) as num_chars,
+        strlen(text) <> length(text) as is_beyond_ascii,
+        contains(text, '<') as has_angle
+    from turns
+)
+select
+    audited.dataset, audited.sample_id, sample_key, audited.selected, audited.split, alternative, turn, role, num_images, num_videos, num_chars,
+    hash(text) as text_hash,
+    trim(text) = '' as is_blank,
+    case when num_chars <= 4 then trim(text) end as short_text,
+    case when num_chars <= 4 then nullif(regexp_extract(upper(text), '^\s*\(?([A-J])[).]?\s*$', 1), '') end as option_letter,
+    nullif(regexp_extract(text, '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]'), '') as control_character,
+    case when is_beyond_ascii then
+        nullif(regexp_extract(text, '.{0,20}(?:[ÃÂÐ][\x{80}-\x{BF}]|â€|ï¿½|\x{FFFD}).{0,20}'), '')
+    end as mojibake,
+    case when has_angle or contains(text, '&') then nullif(regexp_extract(
+        text,
+        '(?i)</?(?:p|div|span|br|hr|a|b|i|u|ul|ol|li|td|tr|th|table|tbody|h[1-6]|font|strong|em|script|style|iframe|center|html|body)(?:\s[^<>]*)?/?>|<img\s[^<>]*>|&(?:nbsp|amp|lt|gt|quot|#\d+);'
+    ), '') end as html,
+    case when has_angle or contains(text, '[') then nullif(regexp_extract(
+        text, '(?i)<(?:image|video|audio|img|imagehere|im_patch)(?:[_ -]?\d+)?>|\[(?:img|image|video)\]|<\|(?:image|video|vision)[a-z_]*\|>'
+    ), '') end as media_tag,
+    case when has_angle or contains(text, 'INST]') then nullif(regexp_extract(
+        regexp_replace(text, '<\|(?:box|object_ref|quad|point|ref|image|video|vision)[a-z_]*\|>', '', 'g'),
+        '<\|[A-Za-z0-9_ /]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>'
+    ), '') end as special_token,
+    case when contains(text, '://') or contains(text, 'www.') then
+        nullif(regexp_extract(text, '(?:https?://|ftp://|www\.)[^\s"<>]{3,80}'), '')
+    end as url,
+    case when contains(text, '@') then
+        nullif(regexp_extract(text, '[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}'), '')
+    end as email,
+    case when contains(text, '+') or contains(text, '-') or contains(text, '(') then nullif(regexp_extract(
+        text, '(?:^|[^\d.,-])(\+\d{1,3}[ .-]?(?:\(?\d{2,4}\)?[ .-]?){2,4}\d{2,4}|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}-\d{3}-\d{4})(?:$|[^\d-])', 1
+    ), '') end as phone,
+    case when contains(text, 'sk-') or contains(text, 'AKIA') or contains(text, 'ghp_') or contains(text, 'PRIVATE KEY') or contains(text, 'AIza') then
+        nullif(regexp_extract(text, '\b(sk-|AKIA|ghp_|AIza)[A-Za-z0-9_-]{16,}|-----BEGIN [A-Z ]*PRIVATE KEY', 0)[:8], '')
+    end as secret,
+    case when is_answer and (contains(text, 'orry') or contains(text, 'cannot') or contains(text, '''t ') or contains(text, '’t ') or contains(text, 'nable to')) then
+        nullif(regexp_extract(
+            text,
+            '(?i)(?:i(?: am|’m|''m) (?:very |really )?sorry,? (?:but )?(?:i|as)|i(?: can(?:no|’|'')t|(?: am|’m|''m) (?:unable|not able) to) (?:assist|help|provide|comply|answer|see|view|fulfil|identify|process).{0,60}|sorry, (?:but )?i can(?:no|’|'')t.{0,60})'
+        ), '')
+    end as refusal,
+    case when is_answer and (contains(text, 'AI') or contains(text, 'anguage model') or contains(text, 'opefully') or contains(text, 'hope this') or contains(text, 'ree to ask')) then
+        nullif(regexp_extract(
+            text,
+            '(?i)as an? (?:ai|large language|language)[ -](?:language )?(?:model|assistant).{0,40}|i hope this helps|hopefully this helps|(?:please )?(?:feel|be) free to ask.{0,30}|is there anything else i can'
+        ), '')
+    end as boilerplate,
+    case when is_answer and num_chars >= 200 and strlen(replace(text, right(text, 24), '')) <= strlen(text) - 4 * 24 then right(text, 48) end as loop,
+    case when is_answer and (contains(text, 'ser:') or contains(text, 'uman:') or contains(text, 'USER:') or contains(text, '###') or contains(text, 'uestion:')) then
+        nullif(regexp_extract(text, '(?:^|\n)\s*(?:#+ ?)?(?:User|USER|Human|HUMAN|Question|Instruction)s?:.{0,40}'), '')
+    end as foreign_turn,
+    case when is_beyond_ascii then [script for script in [
+        case when regexp_matches(text, '\p{Han}') then 'Han' end,
+        case when regexp_matches(text, '[\p{Hiragana}\p{Katakana}]') then 'Kana' end,
+        case when regexp_matches(text, '\p{Hangul}') then 'Hangul' end,
+        case when regexp_matches(text, '\p{Cyrillic}') then 'Cyrillic' end,
+        case when regexp_matches(text, '\p{Greek}') then 'Greek' end,
+        case when regexp_matches(text, '\p{Arabic}') then 'Arabic' end,
+        case when regexp_matches(text, '\p{Hebrew}') then 'Hebrew' end,
+        case when regexp_matches(text, '\p{Devanagari}') then 'Devanagari' end,
+        case when regexp_matches(text, '[\p{Bengali}\p{Tamil}\p{Telugu}\p{Gujarati}\p{Kannada}\p{Malayalam}]') then 'other Indic' end,
+        case when regexp_matches(text, '[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]') then 'South-East Asian' end,
+        case when regexp_matches(text, '\p{Latin}') then 'Latin' end
+    ] if script is not null] when regexp_matches(text, '[A-Za-z]') then ['Latin'] else [] end as scripts,
+    contains(text, 'box') or contains(text, 'oint') or contains(text, 'oordinate') or contains(text, 'ocate') or contains(text, 'egion') as speaks_of_places,
+    case when contains(text, '[') or contains(text, '(') or contains(text, '<') then regexp_extract_all(
+        text, '[\[(<{]\s*(?:-?\d+(?:\.\d+)?)(?:\s*,\s*-?\d+(?:\.\d+)?){3}\s*[\])>}]|\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)\s*,\s*\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)'
+    ) end as boxes,
+    case when contains(text, 'oint') then regexp_extract_all(
+        text, 'point_2d"?\s*:\s*\[\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\]|<\|point_start\|>\s*\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)'
+    ) end as points
+from gated
+join audited using (sample_key)
