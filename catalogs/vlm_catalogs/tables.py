@@ -82,6 +82,27 @@ LENGTHS = pa.schema(
 )
 """A row per (kept sample, alternative), for one encoding fingerprint."""
 
+DECODED = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("sample_id", pa.string()),
+        ("sample_key", pa.uint64()),
+        ("position", pa.int32()),
+        ("name", pa.string()),
+        ("xxh3_128", pa.string()),
+        ("kind", pa.string()),
+        ("decoded", pa.bool_()),  # would training decode it
+        ("problem", pa.string()),  # null, or why it would not
+        ("decoded_frames", pa.int32()),  # of a video, up to as many as its header says; 1 of an image that decodes
+        ("phash", pa.uint64()),  # perceptual hash; null, as all that follows, for videos and for what does not decode
+        ("luminance", pa.float64()),  # mean of grey, 0 to 255
+        ("contrast", pa.float64()),  # standard deviation of grey
+        ("sharpness", pa.float64()),  # variance of the Laplacian of grey
+        ("is_gray", pa.bool_()),
+    ]
+)
+"""A row per row of media.parquet, in its order: what full decoding found. ``facts/decoded-<version>.parquet``."""
+
 SELECTION = pa.schema(
     [
         ("dataset", pa.string()),

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.errors import DataError
 from vlm_catalogs.layout import check_stored, read_part
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.source import I4Source, Source
-from vlm_prep.index_tables import ROW_GROUP_ROWS
+from vlm_prep.added_tables import publish_table
 from vlm_prep.measure import measure_part
-from vlm_prep.staging import publish_file, writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +55,12 @@ def renderer_for(model: str, settings: RenderSettings) -> Renderer:
     return load_renderer(model, settings=settings)
 
 
-def check_lengths(path: Path) -> None:
-    """See that a lengths file reads as it was written, by the checksums in it. Raises DataError."""
-    try:
-        pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: damaged: {error}; move it away and build again") from error
-
-
 def measure(task: MeasureTask) -> None:
     """Measure one part and publish its lengths. Raises DataError or StorageError."""
     for file in read_part(task.folder).tables:
         check_stored(task.folder, file, by_content=True)
     table = measure_part(task.folder, renderer_for(task.model, task.settings))
-    staged = task.staging / f"{task.folder.name}-{task.fingerprint}.parquet"
-    with writing(staged):
-        pq.write_table(table, staged, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
-    publish_file(staged, task.folder / lengths_name(task.fingerprint))
+    publish_table(table, task.folder / lengths_name(task.fingerprint), staging=task.staging)
 
 
 def describe_shortened(selection: pa.Table) -> str:

@@ -8,11 +8,11 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
+from vlm_prep.added_tables import check_table
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan
 from vlm_prep.lengths import (
     MeasureTask,
-    check_lengths,
     lengths_name,
     measure,
     profile_of,
@@ -50,7 +50,7 @@ def measure_missing(
         run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     for source in prepared:
         for path in source.tables(lengths_name(source.encoding)):
-            check_lengths(path)
+            check_table(path)
     num_parts = sum(len(source.records) for source in prepared)
     cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
     fact(f"measure: {num_parts} parts, {cached}, {num_samples:,} samples, {time.monotonic() - started:.1f} s")

@@ -1,0 +1,27 @@
+"""Tables that a whole part gains later (semantics A1): lengths and facts, written whole, with checksums in them."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_catalogs.errors import DataError
+from vlm_prep.index_tables import ROW_GROUP_ROWS
+from vlm_prep.staging import publish_file, writing
+
+
+def publish_table(table: pa.Table, target: Path, *, staging: Path) -> None:
+    """Write a table and give it its name. Raises StorageError."""
+    part, folder = target.parents[1].name, target.parent.name
+    staged = staging / f"{part}-{folder}-{target.name}"
+    with writing(staged):
+        pq.write_table(table, staged, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
+    publish_file(staged, target)
+
+
+def check_table(path: Path) -> None:
+    """See that a table reads as it was written, by the checksums in it. Raises DataError."""
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged: {error}; move it away and build again") from error
