@@ -23,6 +23,9 @@ class PinnedPart:
     lengths: str
     """Path of the lengths file, relative to the part."""
     lengths_xxh3_128: str
+    decoded: str | None = None
+    """Path of the decoded facts, where the selection asked for them."""
+    decoded_xxh3_128: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +90,19 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def manifest_fields(manifest: Manifest) -> dict[str, Any]:
-    """The fields as they stand on disk; ``draw_tokens`` and ``of_parts`` only where they say something."""
+    """The fields as they stand on disk; those that came later only where they say something."""
     fields = asdict(manifest)
     for dataset in fields["datasets"]:
-        for name in ("draw_tokens", "of_parts"):
-            if dataset[name] is None:
-                del dataset[name]
+        _leave_out_none(dataset, ("draw_tokens", "of_parts"))
+        for part in dataset["parts"]:
+            _leave_out_none(part, ("decoded", "decoded_xxh3_128"))
     return fields
+
+
+def _leave_out_none(fields: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if fields[name] is None:
+            del fields[name]
 
 
 def read_manifest(mix: Path) -> Manifest:

@@ -13,6 +13,7 @@ from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.convert_stage import convert_missing, prepare_sources
+from vlm_prep.decode_stage import decode_missing
 from vlm_prep.measure_stage import load_renderers, measure_missing
 from vlm_prep.mix import PreparedSource
 from vlm_prep.needed_parts import first_parts, more_parts, taken_plan
@@ -90,5 +91,6 @@ def _index(
         samples = [path for source in prepared for path in source.tables("samples.parquet")]
         rejected = check_rejections(config, prepared, read_rejections(index, samples))
         measure_missing(config, prepared, renderers, staging, log)
-        selection = select_samples(index, population_of(prepared), rules)
+        decode_missing(config, prepared, staging, log)
+        selection = select_samples(index, population_of(config, prepared), rules)
     return Indexed(prepared=prepared, selection=selection, rejected=rejected)

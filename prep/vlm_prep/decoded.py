@@ -19,13 +19,9 @@ from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.layout import MOVE_AWAY, check_stored, read_part, shard_name
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.added_tables import publish_table
+from vlm_prep.fact_files import COPIED, DECODED_NAME
 from vlm_prep.picture_facts import picture_facts
 
-VERSION = 1
-"""Raised when a column would come to say something else; parts are then decoded anew."""
-DECODED_NAME = f"facts/decoded-{VERSION}.parquet"
-COPIED = ("dataset", "sample_id", "sample_key", "position", "name", "xxh3_128", "kind")
-"""Columns that are those of media.parquet."""
 NOT_DECODED: dict[str, Any] = {"decoded": False, "decoded_frames": 0}
 
 Facts = dict[str, Any]

@@ -8,6 +8,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, part_folder, read_part
 from vlm_catalogs.manifest import Manifest, read_manifest
+from vlm_prep.fact_files import DECODED_NAME
 from vlm_prep.verify.targets import find_target
 
 RUN_FILE = "fingerprint.json"
@@ -21,6 +22,8 @@ class PartFiles:
     folder: Path
     record: PartRecord
     lengths: tuple[Path, ...]
+    decoded: Path | None
+    """The decoded facts, where they have been taken."""
 
     def table(self, name: str) -> Path:
         """One of its index tables, such as ``samples``."""
@@ -92,4 +95,10 @@ def _part(layout: Path, name: str, lengths: list[str]) -> PartFiles:
     missing = [file for file in (*INDEX_TABLES, *lengths) if not (folder / file).is_file()]
     if missing:
         raise DataError(f"{folder}: without {', '.join(missing)}; vlm-prep verify lists what else is wrong")
-    return PartFiles(folder=folder, record=read_part(folder), lengths=tuple(folder / file for file in lengths))
+    decoded = folder / DECODED_NAME
+    return PartFiles(
+        folder=folder,
+        record=read_part(folder),
+        lengths=tuple(folder / file for file in lengths),
+        decoded=decoded if decoded.is_file() else None,
+    )

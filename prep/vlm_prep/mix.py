@@ -15,6 +15,7 @@ from vlm_catalogs.model_family import find_family
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.source import FileSource, Source
+from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.lengths import lengths_name, profile_of
 from vlm_prep.shares import DatasetDraws, Selected, dataset_draws
 from vlm_prep.source_plan import SourcePlan
@@ -105,6 +106,7 @@ def make_manifest(
     sources = [source.plan.source for source in prepared]
     planned = plan_draws(sources, num_selected, num_tokens, config)
     version = Path(config.mix.root) / config.mix_name / "version"
+    decoded = DECODED_NAME if asks_for_decoding(config) else None
     datasets = tuple(
         MixDataset(
             name=source.name,
@@ -118,7 +120,7 @@ def make_manifest(
             num_selected=num_selected[source.name],
             shards=Path(os.path.relpath(source.plan.layout.resolve(), version.resolve())).as_posix(),
             source_fingerprint=source.plan.fingerprint,
-            parts=tuple(_pin(source, record) for record in source.records),
+            parts=tuple(_pin(source, record, decoded=decoded) for record in source.records),
             of_parts=source.plan.of_parts,
         )
         for source in prepared
@@ -150,7 +152,7 @@ def fingerprint(manifest: Manifest) -> str:
     return joined_hash([json_text.dumps(fields)])
 
 
-def _pin(source: PreparedSource, record: PartRecord) -> PinnedPart:
+def _pin(source: PreparedSource, record: PartRecord, *, decoded: str | None) -> PinnedPart:
     folder = part_folder(source.plan.layout, record.name)
     lengths = lengths_name(source.encoding)
     return PinnedPart(
@@ -159,6 +161,8 @@ def _pin(source: PreparedSource, record: PartRecord) -> PinnedPart:
         num_samples=record.num_kept,
         lengths=lengths,
         lengths_xxh3_128=file_hash(folder / lengths),
+        decoded=decoded,
+        decoded_xxh3_128=None if decoded is None else file_hash(folder / decoded),
     )
 
 

@@ -82,4 +82,5 @@ def perceptual_hash(picture: Image.Image) -> int:
 def _cosines() -> NDArray[np.int64]:
     """The first rows of the DCT-II of 32 values, in whole numbers."""
     frequencies, places = np.arange(HASH_BITS_SIDE)[:, None], np.arange(HASH_SIDE)[None, :]
-    return np.rint(COSINE_UNIT * np.cos(np.pi * (2 * places + 1) * frequencies / (2 * HASH_SIDE))).astype(np.int64)
+    cosines: NDArray[np.float64] = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * HASH_SIDE))
+    return np.rint(COSINE_UNIT * cosines).astype(np.int64)

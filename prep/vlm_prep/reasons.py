@@ -17,6 +17,7 @@ DUPLICATE_MEMBER = "duplicate_member"
 SAMPLE_TOO_LARGE = "sample_too_large"
 
 # Selection: what a mix does not use (semantics B1).
+UNDECODABLE = "undecodable"
 VIDEO_NOT_INCLUDED = "video_not_included"
 LONGER_THAN_MODEL_MAX_LENGTH = "longer_than_model_max_length"
 NO_SUPERVISED_TOKENS = "no_supervised_tokens"
@@ -46,6 +47,7 @@ MEANINGS: dict[str, str] = {
     UNREADABLE_PICKLE: "a pickle is broken, or not a dict of media names and bytes",
     DUPLICATE_MEMBER: "the same member stands in the tar before",
     SAMPLE_TOO_LARGE: "the sample is over max_sample_bytes",
+    UNDECODABLE: "one of its media does not decode",
     VIDEO_NOT_INCLUDED: "it has a video, and [custom] include_video is false",
     LONGER_THAN_MODEL_MAX_LENGTH: "its longest alternative is over model_max_length",
     NO_SUPERVISED_TOKENS: "an alternative has no token to learn from",

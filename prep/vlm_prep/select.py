@@ -20,6 +20,7 @@ from vlm_prep.selection_rules import (
     leave_out_held_out,
     leave_out_listed,
     leave_out_refused,
+    leave_out_undecodable,
     leave_out_video,
     split_eval,
 )
@@ -35,6 +36,8 @@ class Population:
     lengths: tuple[Path, ...]
     media: tuple[Path, ...] = ()
     """Read only by rules about media."""
+    decoded: tuple[Path, ...] | None = None
+    """The decoded facts, where they are asked for."""
 
 
 FILES = ("samples", "lengths", "media")
@@ -90,6 +93,8 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
     _refuse_collisions(index, samples)
     index.execute(read_sql("candidates.sql"), {"samples": samples, "lengths": lengths})
     index.execute(read_sql("decisions.sql"))
+    if population.decoded is not None:
+        leave_out_undecodable(index, media=media, decoded=[str(path) for path in population.decoded])
     if not rules.include_video:
         leave_out_video(index)
     if rules.conditions:

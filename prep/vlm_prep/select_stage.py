@@ -10,6 +10,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import DataError
 from vlm_prep.build_plan import BuildPlan
+from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.lengths import describe_shortened, lengths_name
 from vlm_prep.mix import PreparedSource, repeat_factor
 from vlm_prep.reasons import meaning_of
@@ -22,12 +23,14 @@ def selection_rules(config: Config, plan: BuildPlan) -> Rules:
     return read_rules(config, {source.source.name: min(repeat_factor(source.source), 1.0) for source in plan.sources})
 
 
-def population_of(prepared: Sequence[PreparedSource]) -> Population:
-    """The index files of what is converted and measured."""
+def population_of(config: Config, prepared: Sequence[PreparedSource]) -> Population:
+    """The index files of what is converted and measured, and decoded where the TOML asks for that."""
+    decoded = [path for source in prepared for path in source.tables(DECODED_NAME)]
     return Population(
         samples=tuple(path for source in prepared for path in source.tables("samples.parquet")),
         lengths=tuple(path for source in prepared for path in source.tables(lengths_name(source.encoding))),
         media=tuple(path for source in prepared for path in source.tables("media.parquet")),
+        decoded=tuple(decoded) if asks_for_decoding(config) else None,
     )
 
 

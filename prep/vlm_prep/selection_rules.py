@@ -45,6 +45,11 @@ class Caps:
     max_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
+def leave_out_undecodable(index: duckdb.DuckDBPyConnection, *, media: list[str], decoded: list[str]) -> None:
+    """Samples that show a medium which does not decode leave."""
+    index.execute(read_sql("left_out_as_undecodable.sql"), {"media": media, "decoded": decoded})
+
+
 def leave_out_video(index: duckdb.DuckDBPyConnection) -> None:
     """Samples with a video leave."""
     index.execute("insert into left_out select sample_key, 'video_not_included' from remaining where num_videos > 0")

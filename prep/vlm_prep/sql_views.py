@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
-from vlm_catalogs.tables import EPOCH, LENGTHS, MEDIA, SAMPLE_LOSS, SAMPLES, SELECTION, TEXTS
+from vlm_catalogs.tables import DECODED, EPOCH, LENGTHS, MEDIA, SAMPLE_LOSS, SAMPLES, SELECTION, TEXTS
 from vlm_prep.index_files import IndexFiles
 from vlm_prep.sql import read_sql
 
 ABOUT = {
     "samples": "a row per sample of the sources, kept or rejected, with its origin, reason and place in the shards",
     "media": "a row per image or video of each kept sample, with the facts of its header",
+    "decoded_media": "a row per medium: does it decode, perceptual hash, light, contrast, sharpness (decode = 'full')",
     "texts": "a row per kept sample: messages and alternatives as JSON",
     "turns": "a row per turn of every conversation: role, text, images and videos in it",
     "lengths": "a row per kept sample, alternative and encoding: tokens by kind, supervised tokens, patches",
@@ -29,7 +30,8 @@ ABOUT = {
     "steps": "a row per step that was trained, of its latest attempt: the metrics",
     "sample_losses": "a row per sample that was trained on, of the latest attempt at the step: sum of its loss",
 }
-"""View -> what it holds. Those after ``shards`` need a mix, those after ``selection`` a run."""
+"""View -> what it holds. Those after ``shards`` need a mix, those after ``selection`` a run, and ``decoded_media`` is
+there when every part has been decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,9 @@ def create_views(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> list[st
         for name, schema in tables.items():
             _view_of_files(index, name, [part.table(name) for part in files.parts], schema)
         _view_of_lengths(index, [path for part in files.parts for path in part.lengths])
+        decoded = [part.decoded for part in files.parts if part.decoded is not None]
+        if len(decoded) == len(files.parts):
+            _view_of_files(index, "decoded_media", decoded, DECODED)
         _create_table(index, "parts", _rows_of_parts(files))
         _create_table(index, "shards", _rows_of_shards(files))
         index.execute(read_sql("conversations.sql"))

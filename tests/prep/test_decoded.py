@@ -13,7 +13,8 @@ from tests.made_media import encoded, noise, video
 from vlm_catalogs.decode import MEDIA_ERRORS, decode_frames, decode_image
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.tables import DECODED
-from vlm_prep.decoded import DECODED_NAME, DecodeTask, decode, decode_part, image_facts, video_facts
+from vlm_prep.decoded import DecodeTask, decode, decode_part, image_facts, video_facts
+from vlm_prep.fact_files import DECODED_NAME
 from vlm_prep.picture_facts import perceptual_hash, picture_facts
 
 PICTURES = sorted((Path(__file__).parents[1] / "demo_data" / "jsonl" / "media").rglob("*.*"))

@@ -33,6 +33,7 @@ def mix_settings(config: Config) -> dict[str, object]:
         **({"mix.epoch_tokens": mix.epoch_tokens} if mix.epoch_tokens else {}),
         "mix.seed": mix.seed,
         "mix.convert": mix.convert,
+        **({"mix.decode": mix.decode} if mix.decode != "header" else {}),
         "mix.length_policy": mix.length_policy,
         "mix.max_rejected_fraction": mix.max_rejected_fraction,
         "mix.max_sample_bytes": mix.max_sample_bytes,

@@ -329,6 +329,8 @@ class MixSection:
     seed: Count = 0
     convert: Literal["all", "needed"] = "all"
     """``needed`` takes parts in a seeded order until the draws of all epochs (``epoch_samples`` each) are covered."""
+    decode: Literal["header", "full"] = "header"
+    """``full`` decodes every medium once, as training would; what does not decode leaves at selection."""
     length_policy: Literal["drop", "shrink_media", "cut_text"] = "drop"
     """What happens to a sample longer than model_max_length."""
     allow_missing_tars: bool = False

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.layout import PART_FILE, PartRecord, read_part
 from vlm_catalogs.manifest import PinnedPart
-from vlm_catalogs.tables import LENGTHS, MEDIA, SAMPLES, TEXTS
+from vlm_catalogs.tables import DECODED, LENGTHS, MEDIA, SAMPLES, TEXTS
+from vlm_prep.fact_files import COPIED, DECODED_NAME
 from vlm_prep.verify.findings import (
     DAMAGED,
     EXTRA,
@@ -89,6 +90,7 @@ def _check_contents(task: PartTask, record: PartRecord) -> Iterator[Finding]:
         yield from _check_rows(folder, record)
         yield from first_of(check_samples(folder, record))
         yield from _check_lengths(task)
+        yield from _check_decoded(task)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have none
             raise StorageError(f"{folder}: cannot be read: {error.strerror}") from error
@@ -142,4 +144,23 @@ def _check_length_rows(folder: Path, path: Path) -> Iterator[Finding]:
         detail = (
             f"it has not a row for each conversation: {len(expected - found):,} lack, {len(found - expected):,} more"
         )
+        yield Finding(problem=STALE_INDEX, path=str(path), detail=detail)
+
+
+def _check_decoded(task: PartTask) -> Iterator[Finding]:
+    """Decoded facts, where they have been taken, have a row for each row of media.parquet, in its order."""
+    folder, path = task.folder, task.folder / DECODED_NAME
+    if task.pin is not None and task.pin.decoded is not None and task.pin.decoded_xxh3_128 is not None:
+        yield from check_pinned(folder / task.pin.decoded, task.pin.decoded_xxh3_128, problem=DAMAGED)
+    schema = list(check_schema(path, DECODED))
+    yield from schema
+    if not path.is_file() or schema:
+        return
+    try:
+        found = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        yield Finding(problem=DAMAGED, path=str(path), detail=first_line(error))
+        return
+    if not found.select(COPIED).equals(pq.read_table(folder / "media.parquet", columns=list(COPIED))):
+        detail = "its rows are not the media that media.parquet lists"
         yield Finding(problem=STALE_INDEX, path=str(path), detail=detail)
