@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
 from vlm_catalogs.render import Renderer
@@ -19,7 +17,7 @@ from vlm_prep.mix import PreparedSource
 from vlm_prep.needed_parts import first_parts, more_parts, taken_plan
 from vlm_prep.publish_mix import publish_mix
 from vlm_prep.rejections import check_rejections
-from vlm_prep.select import Rules, open_index, read_rejections, select_samples
+from vlm_prep.select import Rules, Selection, open_index, read_rejections, select_samples
 from vlm_prep.select_stage import count_train, population_of, selection_rules
 from vlm_prep.source_files import publish_source
 from vlm_prep.staging import staging_folder
@@ -30,7 +28,7 @@ class Indexed:
     """Sources that are converted, measured and selected from."""
 
     prepared: list[PreparedSource]
-    selection: pa.Table
+    selection: Selection
     rejected: list[str]
     """What to say of the samples that conversion left out."""
 
@@ -53,7 +51,7 @@ def build_mix(config: Config) -> Path:
         for source in indexed.prepared:
             publish_source(source.plan, source.records, staging=staging)
     population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
-    for text in [*indexed.rejected, *population]:
+    for text in [*indexed.rejected, *population, *indexed.selection.notes]:
         note(text)
     return publish_mix(config, indexed.prepared, indexed.selection, renderers=renderers, log=log)
 
@@ -71,7 +69,7 @@ def _index_needed(
     while True:
         taken = tuple(taken_plan(one, numbers[one.source.name], seed=config.mix.seed) for one in plan.sources)
         indexed = _index(config, replace(plan, sources=taken), renderers, rules, staging, log)
-        more = more_parts(config, plan.sources, numbers, num_selected=count_train(indexed.selection))
+        more = more_parts(config, plan.sources, numbers, num_selected=count_train(indexed.selection.rows))
         if more == numbers:
             return indexed
         numbers = more

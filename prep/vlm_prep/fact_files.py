@@ -12,4 +12,4 @@ COPIED = ["dataset", "sample_id", "sample_key", "position", "name", "xxh3_128", 
 
 def asks_for_decoding(config: Config) -> bool:
     """Does something of the TOML need the media decoded?"""
-    return config.mix.decode == "full"
+    return config.mix.decode == "full" or config.mix.select.duplicates.near is not None

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
@@ -17,6 +15,7 @@ from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.index_tables import write_table
 from vlm_prep.mix import PreparedSource, make_manifest
+from vlm_prep.select import Selection
 from vlm_prep.select_stage import count_selected, count_tokens
 from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
 
@@ -24,30 +23,30 @@ from vlm_prep.staging import publish_folder, publish_text, staging_folder, writi
 def publish_mix(
     config: Config,
     prepared: Sequence[PreparedSource],
-    selection: pa.Table,
+    selection: Selection,
     *,
     renderers: Mapping[Profile, Renderer],
     log: BuildLog,
 ) -> Path:
     """Give the mix version its name, then point current.json at it."""
-    num_selected = count_selected(prepared, selection)
+    num_selected = count_selected(prepared, selection.rows)
     root = Path(config.mix.root) / config.mix_name
     with staging_folder(root) as staging:
         staged = staging / "version"
         with writing(staged):
             staged.mkdir()
-            write_table(selection, staged / "selection.parquet")
+            write_table(selection.rows, staged / "selection.parquet")
         selection_hash = file_hash(staged / "selection.parquet")
         manifest = make_manifest(
             config,
             prepared,
             renderers,
             num_selected=num_selected,
-            num_tokens=count_tokens(selection),
+            num_tokens=count_tokens(selection.rows),
             selection_hash=selection_hash,
-            notes=[text for source in prepared for text in source.plan.notes],
+            notes=[*(text for source in prepared for text in source.plan.notes), *selection.notes],
         )
-        fact(f"select: {sum(num_selected.values()):,} of {selection.num_rows:,} samples, {len(prepared)} datasets")
+        fact(f"select: {sum(num_selected.values()):,} of {selection.rows.num_rows:,} samples, {len(prepared)} datasets")
         log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)
         with writing(staged):
             (staged / "build_log.jsonl").write_text("\n".join(log.lines) + "\n")

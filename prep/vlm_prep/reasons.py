@@ -27,6 +27,7 @@ NOT_INCLUDED = "not_included"
 HELD_OUT = "held_out"
 DUPLICATE_OF = "duplicate_of_"
 """Begins the reason of a duplicate; text, media or both follows."""
+NEAR_DUPLICATE = "near_duplicate"
 OVER_MAX_SAMPLES = "over_max_samples"
 OVER_MAX_TOKENS = "over_max_tokens"
 WHERE = "where:"
@@ -58,6 +59,7 @@ MEANINGS: dict[str, str] = {
     f"{DUPLICATE_OF}text": "another sample that stays has the same text",
     f"{DUPLICATE_OF}media": "another sample that stays has the same media",
     f"{DUPLICATE_OF}both": "another sample that stays has the same text and media",
+    NEAR_DUPLICATE: "another sample that stays has nearly the same pictures (and, by = 'both', the same text)",
     OVER_MAX_SAMPLES: "beyond [mix.select] max_samples of its dataset",
     OVER_MAX_TOKENS: "beyond [mix.select] max_tokens of its dataset",
 }

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.tables import SELECTION
+from vlm_prep.near_duplicates import leave_out_near_duplicates
 from vlm_prep.selection_rules import (
     Caps,
     DuplicateRule,
@@ -73,6 +74,16 @@ class Rejections:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What was decided."""
+
+    rows: pa.Table
+    """As tables.SELECTION, ordered by (dataset, sample_id)."""
+    notes: tuple[str, ...] = ()
+    """What rules have to say besides."""
+
+
 @contextmanager
 def open_index(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection of its own, that spills to ``scratch`` when memory is short.
@@ -87,8 +98,8 @@ def open_index(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise StorageError(f"{scratch}: the index cannot be asked, for lack of memory or disk: {problem}") from error
 
 
-def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rules: Rules) -> pa.Table:
-    """The selection, as tables.SELECTION, ordered by (dataset, sample_id). Raises DataError for keys that collide."""
+def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rules: Rules) -> Selection:
+    """Which samples a mix uses. Raises DataError for keys that collide."""
     samples, lengths, media = ([str(path) for path in getattr(population, name)] for name in FILES)
     _refuse_collisions(index, samples)
     index.execute(read_sql("candidates.sql"), {"samples": samples, "lengths": lengths})
@@ -105,13 +116,25 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
         leave_out_listed(index, included=rules.included, excluded=nothing if rules.excluded is None else rules.excluded)
     if rules.held_out is not None:
         leave_out_held_out(index, rules.held_out, media=media)
+    notes: list[str] = []
     if rules.duplicates is not None:
-        leave_out_duplicates(index, rules.duplicates)
+        notes += _leave_out_alike(index, rules.duplicates, population)
     leave_out_by_length(index, model_max_length=rules.model_max_length)
     if rules.eval_split is not None:
         split_eval(index, rules.eval_split, media=media, seed=rules.seed)
     leave_out_by_caps(index, rules.caps, seed=rules.seed)
-    return index.sql(read_sql("selection.sql")).to_arrow_table().cast(SELECTION)
+    rows = index.sql(read_sql("selection.sql")).to_arrow_table().cast(SELECTION)
+    return Selection(rows=rows, notes=tuple(notes))
+
+
+def _leave_out_alike(index: duckdb.DuckDBPyConnection, rule: DuplicateRule, population: Population) -> list[str]:
+    """Duplicates leave, exact ones first; what there is to say of near ones."""
+    if rule.by != "none":
+        leave_out_duplicates(index, rule)
+    if rule.near is None:
+        return []
+    assert population.decoded is not None
+    return leave_out_near_duplicates(index, rule, decoded=[str(path) for path in population.decoded])
 
 
 def _refuse_collisions(index: duckdb.DuckDBPyConnection, samples: list[str]) -> None:

@@ -49,7 +49,9 @@ def _conditions(config: Config) -> Iterable[Condition]:
 
 def _duplicates(config: Config) -> DuplicateRule | None:
     asked = config.mix.select.duplicates
-    return None if asked.by == "none" else DuplicateRule(by=asked.by, across=asked.across, priority=asked.priority)
+    if asked.by == "none" and asked.near is None:
+        return None
+    return DuplicateRule(by=asked.by, near=asked.near, across=asked.across, priority=asked.priority)
 
 
 def _eval_split(config: Config) -> EvalRule | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from vlm_prep.connected import label_components
 from vlm_prep.sql import read_sql
 
 
@@ -18,11 +19,17 @@ class DuplicateRule:
     """Which samples count as one, and which of them stays."""
 
     by: str
-    """``text``, ``media`` or ``both``."""
+    """``none``, ``text``, ``media`` or ``both``."""
+    near: int | None = None
+    """Bits in which perceptual hashes may differ for pictures to count as equal; None compares bytes only."""
     across: bool = True
     """Over all datasets; False looks inside each."""
     priority: tuple[str, ...] = ()
     """Datasets whose samples stay before those of others, the first before the second."""
+
+    def parameters(self) -> dict[str, object]:
+        """As the questions take them."""
+        return {"by": self.by, "across": self.across, "priority": list(self.priority)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +89,7 @@ def leave_out_held_out(index: duckdb.DuckDBPyConnection, held_out: pa.Table, *, 
 
 def leave_out_duplicates(index: duckdb.DuckDBPyConnection, rule: DuplicateRule) -> None:
     """All but one of the samples that are alike leave."""
-    parameters = {"by": rule.by, "across": rule.across, "priority": list(rule.priority)}
-    index.execute(read_sql("left_out_as_duplicates.sql"), parameters)
+    index.execute(read_sql("left_out_as_duplicates.sql"), rule.parameters())
 
 
 def leave_out_by_length(index: duckdb.DuckDBPyConnection, *, model_max_length: int) -> None:
@@ -94,9 +100,7 @@ def leave_out_by_length(index: duckdb.DuckDBPyConnection, *, model_max_length: i
 def split_eval(index: duckdb.DuckDBPyConnection, rule: EvalRule, *, media: list[str], seed: int) -> None:
     """Groups of samples that share media go to the eval split as a whole, in seeded order, until there are enough."""
     index.execute(read_sql("media_edges.sql"), {"media": media})
-    index.execute("create table labels as select sample_key, min(hash) as label from media_edges group by sample_key")
-    while _spread_labels(index):
-        pass
+    label_components(index)
     parameters = {
         "seed": seed,
         "datasets": list(rule.datasets),
@@ -104,17 +108,7 @@ def split_eval(index: duckdb.DuckDBPyConnection, rule: EvalRule, *, media: list[
         "num_samples": rule.num_samples,
     }
     index.execute(read_sql("eval_samples.sql"), parameters)
-    index.execute("drop table media_edges; drop table labels; drop table next_labels")
-
-
-def _spread_labels(index: duckdb.DuckDBPyConnection) -> bool:
-    """True while labels still change: at the end a group has one label, whatever chain of media holds it together."""
-    index.execute(read_sql("spread_labels.sql"))
-    question = "select count(*) from labels join next_labels using (sample_key) where labels.label <> next_labels.label"
-    row = index.execute(question).fetchone()
-    assert row is not None
-    index.execute("create or replace table labels as select * from next_labels")
-    return bool(row[0])
+    index.execute("drop table labels")
 
 
 def leave_out_by_caps(index: duckdb.DuckDBPyConnection, caps: Caps, *, seed: int) -> None:

@@ -1,20 +1,23 @@
 """[mix] decode = "full" through the real commands: what does not decode leaves, parts stay, verify knows the facts."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from tests.made_media import encoded, noise, video
 
 from vlm_catalogs.layout import PART_FILE
-from vlm_catalogs.manifest import current_mix
+from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.cli import main as prep
 from vlm_prep.fact_files import DECODED_NAME
 from vlm_prep.verify import verify
 from vlm_train.make_tiny import make_tiny
 
+PHOTO = next((Path(__file__).parents[1] / "demo_data" / "jsonl" / "media" / "photos").glob("*.jpg"))
 WHOLE = bytes(encoded(noise(), "JPEG"))
 CLIP = bytes(video(12))
 MEDIA = {
@@ -51,10 +54,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def build(*settings: str, decode: str = "full") -> Path:
+def build(*settings: str, decode: str = "full", select: str = "") -> Path:
     Path("mix.toml").write_text(
         '[policy]\nmodel_name_or_path = "model"\nmodel_max_length = 1024\n[custom]\ninclude_video = true\n'
-        f'[mix]\ndecode = "{decode}"\n[[mix.source]]\nname = "data"\npath = "data.jsonl"\n'
+        f'[mix]\ndecode = "{decode}"\n[[mix.source]]\nname = "data"\npath = "data.jsonl"\n{select}'
     )
     assert prep(["build-mix", "mix.toml", *settings]) == 0
     return current_mix(Path("mixes/mix"))
@@ -129,3 +132,30 @@ def test_the_view_is_there_when_every_part_has_been_decoded(place: Path, capsys:
     ]
     (folder,) = Path("shards").glob("*/*/parts/*")
     assert {path.name for path in folder.iterdir()} >= {PART_FILE, "facts", "lengths"}
+
+
+def test_near_duplicates_leave_as_the_toml_asks_and_decode_what_they_need(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = Image.open(PHOTO).convert("RGB")
+    for number, content in enumerate((encoded(photo, "PNG"), encoded(photo, "JPEG", quality=60))):
+        Path(f"{number}.img").write_bytes(content)
+    lines = []
+    for question, name in (("What?", "0.img"), ("What?", "1.img"), ("Where?", "1.img"), ("What?", "whole.jpg")):
+        messages = [{"role": "user", "content": f"<image>{question}"}, {"role": "assistant", "content": "Yes."}]
+        lines.append(json.dumps({"messages": messages, "images": [name]}))
+    Path("data.jsonl").write_text("\n".join(lines) + "\n")
+    left = {}
+    for by in ("none", "both", "media"):
+        select = f'[mix.select.duplicates]\nby = "{by}"\nnear = 3\n'
+        mix = build(decode="header", select=select)
+        rows = pq.read_table(mix / "selection.parquet").to_pylist()
+        left[by] = Counter(row["reason"] for row in rows)
+        assert read_manifest(mix).settings["mix.select.duplicates"]["near"] == 3
+        assert prep(["verify", str(mix)]) == 0
+    assert left["none"] == {None: 4}
+    assert left["both"] == {None: 3, "near_duplicate": 1}
+    assert left["media"] == {None: 2, "near_duplicate": 1, "duplicate_of_media": 1}
+    said = capsys.readouterr().err
+    assert "decode: 1 parts, 0 cached" in said and "decode: 1 parts, all cached" in said
+    assert "near duplicates: 3 samples that stay show nearly the same pictures as others, in 1 groups" in said

@@ -29,9 +29,7 @@ def audit(*arguments: str, capsys: pytest.CaptureFixture[str], code: int = 0) ->
     return {one["name"]: one for one in said["findings"]}
 
 
-def test_a_mix_gets_an_audit_file_that_says_the_same_each_time(
-    built: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mix_gets_an_audit_file_that_says_the_same_each_time(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = audit(MIX, capsys=capsys)
     [path] = built.glob("mixes/mix/*/audit.json")
     first = path.read_bytes()

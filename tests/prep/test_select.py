@@ -33,7 +33,7 @@ def select(folder: Path, samples: list[Any], lengths: list[Any], *, fraction: fl
     population = Population(samples=(folder / "samples.parquet",), lengths=(folder / "lengths.parquet",))
     rules = Rules(caps=Caps(fractions={"d": fraction}), include_video=False, model_max_length=10, seed=seed)
     with open_index(folder) as index:
-        return select_samples(index, population, rules)
+        return select_samples(index, population, rules).rows
 
 
 def test_each_rule_gives_its_reason_and_the_first_one_wins(tmp_path: Path) -> None:

@@ -52,11 +52,15 @@ class Index:
         tables = {"samples": (self.samples, SAMPLES), "lengths": (lengths, LENGTHS), "media": (self.media, MEDIA)}
         for name, (rows, schema) in tables.items():
             write_table(pa.Table.from_pylist(rows, schema=schema), self.folder / f"{name}.parquet")
-        population = Population(**{name: (self.folder / f"{name}.parquet",) for name in tables})
+        if (decoded := rules.pop("decoded", None)) is not None:
+            write_table(decoded, self.folder / "decoded.parquet")
+        files = {name: (self.folder / f"{name}.parquet",) for name in tables}
+        population = Population(**files, decoded=None if decoded is None else (self.folder / "decoded.parquet",))
         caps = rules.pop("caps", None) or Caps(fractions={"a": 1.0, "b": 1.0})
         asked = Rules(**{"caps": caps, "include_video": True, "model_max_length": 99, "seed": 0, **rules})
         with open_index(self.folder) as index:
-            rows = select_samples(index, population, asked).to_pylist()
+            selection = select_samples(index, population, asked)
+        rows, self.notes = selection.rows.to_pylist(), selection.notes
         assert all(row["selected"] == (row["reason"] is None) for row in rows)
         return {f"{row['dataset']}/{row['sample_id']}": row["reason"] or row["split"] for row in rows}
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from vlm_catalogs.config.sections import Config, EvalSection, SelectSection
+from vlm_catalogs.config.sections import Config, DuplicatesSection, EvalSection, SelectSection
 from vlm_catalogs.model_family import find_family
 
 
@@ -52,6 +52,13 @@ def mix_settings(config: Config) -> dict[str, object]:
     }
 
 
+def _duplicates_settings(duplicates: DuplicatesSection) -> dict[str, object]:
+    """What was set; without ``near`` as mixes had it before there was one."""
+    if duplicates.near is None:
+        return {key: value for key, value in asdict(duplicates).items() if duplicates.by != "none" and key != "near"}
+    return asdict(duplicates)
+
+
 def _select_settings(select: SelectSection) -> dict[str, object]:
     """What was set of [mix.select]; of files their names, because what they say shows in the selection's hash."""
     settings: dict[str, object] = {
@@ -66,7 +73,7 @@ def _select_settings(select: SelectSection) -> dict[str, object]:
         "max_samples": dict(select.max_samples),
         "max_tokens": dict(select.max_tokens),
         "fractions": dict(select.fractions),
-        "duplicates": {} if select.duplicates.by == "none" else asdict(select.duplicates),
+        "duplicates": _duplicates_settings(select.duplicates),
         "eval": {} if select.eval == EvalSection() else asdict(select.eval),
     }
     return {f"mix.select.{key}": value for key, value in settings.items() if value}

@@ -263,6 +263,8 @@ class DuplicatesSection:
 
     by: Literal["none", "text", "media", "both"] = "none"
     """What must be equal, exactly: the conversation, all media in order, or the two together."""
+    near: Annotated[int | None, Bound(low=0, high=3)] = None
+    """Pictures count as equal too when their perceptual hashes (64 bits) differ by so many bits; None: bytes only."""
     across: bool = True
     """Look over all datasets; false looks inside each."""
     priority: tuple[str, ...] = ()

@@ -1,10 +1,10 @@
 -- The samples of the eval split: whole groups of samples that share media, in seeded order, until there are enough.
--- Relation labels: sample_key, label (the least media hash of the group). $seed, $datasets ([] is all), $fraction, $num_samples (of each dataset).
+-- Relation labels: node (a sample_key), label (the least media hash of the group). $seed, $datasets ([] is all), $fraction, $num_samples (of each dataset).
 insert into eval_samples
 with grouped as (
     select remaining.dataset, remaining.sample_key, labels.label, md5(concat_ws('/', 'eval', $seed::varchar, labels.label)) as place
     from remaining
-    join labels using (sample_key)
+    join labels on labels.node = remaining.sample_key
     where len($datasets::varchar[]) = 0 or list_contains($datasets::varchar[], dataset)
 ),
 placed as (
@@ -19,4 +19,4 @@ chosen_groups as (
     from placed
     where number <= coalesce($num_samples, round($fraction * num_remaining))
 )
-select sample_key from labels semi join chosen_groups using (label)
+select node from labels semi join chosen_groups using (label)

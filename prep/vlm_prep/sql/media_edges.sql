@@ -1,6 +1,6 @@
 -- Which remaining samples hold which media; a sample without media holds its text. $media: files.
-create table media_edges as
-select distinct remaining.sample_key, media.xxh3_128 as hash
+create table edges as
+select distinct remaining.sample_key as node, media.xxh3_128 as hub
 from remaining
 join read_parquet($media) as media using (sample_key)
 union all

@@ -1,12 +1,12 @@
--- One round: a hash takes the least label of the samples that hold it, a sample the least of its hashes.
+-- One round: a hub takes the least label of the nodes at it, a node the least of its hubs. From edges (node, hub), labels (node, label).
 create or replace table next_labels as
-with label_of_hash as (
-    select hash, min(label) as label
-    from media_edges
-    join labels using (sample_key)
-    group by hash
+with label_of_hub as (
+    select hub, min(label) as label
+    from edges
+    join labels using (node)
+    group by hub
 )
-select sample_key, min(label_of_hash.label) as label
-from media_edges
-join label_of_hash using (hash)
-group by sample_key
+select node, min(label_of_hub.label) as label
+from edges
+join label_of_hub using (hub)
+group by node
