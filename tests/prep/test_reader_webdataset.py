@@ -139,6 +139,25 @@ def test_each_fault_has_its_own_door_and_nothing_is_lost(tmp_path: Path, small: 
     assert json.loads(samples["0/notes"].meta_json) == {"unread_members": ["txt"]}
 
 
+def test_a_second_member_takes_no_id_of_another_sample(tmp_path: Path, small: Any) -> None:
+    """Found by fuzzing: ``a.json`` twice beside ``a~2.json`` gave two samples one id, and the build stopped."""
+    small.write_tar(tmp_path / "0.tar", [("a.json", asking()), ("a.json", asking()), ("a~2.json", asking())])
+    samples = read(source_at(tmp_path))
+    assert {key: isinstance(one, BuiltSample) for key, one in samples.items()} == {
+        "0/a": True,
+        "0/a~2": True,
+        "0/a~3": False,
+    }
+
+
+def test_a_text_that_differs_in_the_case_of_its_ending_does_not_vanish(tmp_path: Path, small: Any) -> None:
+    """Found by fuzzing: of ``a.json`` and ``a.JSON`` one was dropped without a row."""
+    small.write_tar(tmp_path / "0.tar", [("a.json", asking()), ("a.JSON", asking())])
+    samples = read(source_at(tmp_path))
+    assert [one.origin.member for one in samples.values()] == ["a.json", "a.JSON"]
+    assert samples["0/a~2"].rejected.reason == "duplicate_member"
+
+
 def test_a_truncated_tar_stops_with_its_name(tmp_path: Path, small: Any) -> None:
     small.write_tar(tmp_path / "0.tar", [("a.json", asking()), ("b.json", asking())])
     (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:1100])

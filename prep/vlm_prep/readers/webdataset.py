@@ -5,9 +5,9 @@ its name begins with. Parts are runs of whole tars.
 """
 
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,21 @@ class _Tar:
         self._tar = tar
         self._content = map_file(Path(tar.path))
         self._first: dict[str, TarMember] = {}
+        self._texts: dict[str, TarMember] = {}
         self._second: list[TarMember] = []
         for member in read_members(self._content, tar=tar.path):
-            if member.name in self._first:
-                self._second.append(member)
-            else:
-                self._first[member.name] = member
-        texts = (name for name in self._first if name.lower().endswith(JSON_SUFFIX))
-        self._texts = {name[: -len(JSON_SUFFIX)]: self._first[name] for name in texts}
+            self._add(member)
+
+    def _add(self, member: TarMember) -> None:
+        """Note a member: the first of its name, and of texts (a.json, a.JSON) the first of its key."""
+        is_text = member.name.lower().endswith(JSON_SUFFIX)
+        key = member.name[: -len(JSON_SUFFIX)]
+        if member.name in self._first or (is_text and key in self._texts):
+            self._second.append(member)
+            return
+        self._first[member.name] = member
+        if is_text:
+            self._texts[key] = member
 
     def read(self, limits: Limits) -> Iterator[RawSample | RejectedSample]:
         """Every sample, then the members that belong to none, then those that stand twice."""
@@ -87,12 +94,13 @@ class _Tar:
             yield self._read_sample(key, text, [member for member in owned[key] if member is not text], limits)
         for key in [key for key in owned if key not in self._texts]:
             yield self._reject(key, owned[key][0], MISSING_TEXT, f"there is no {key}{JSON_SUFFIX}")
-        numbers: Counter[str] = Counter()
+        taken = set(owned)
         for member in self._second:
             key = self._key(member.name)
-            numbers[key] += 1
+            own = next(name for number in count(2) if (name := f"{key}~{number}") not in taken)
+            taken.add(own)
             detail = f"{member.name} stands in {self._tar.name} before"
-            yield self._reject(f"{key}~{numbers[key] + 1}", member, DUPLICATE_MEMBER, detail)
+            yield self._reject(own, member, DUPLICATE_MEMBER, detail)
 
     def _key(self, name: str) -> str:
         """The longest key that a member's name begins with; for a member without JSON, its name to the first dot."""
