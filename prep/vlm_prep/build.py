@@ -20,7 +20,7 @@ from vlm_prep.rejections import check_rejections
 from vlm_prep.select import Rules, Selection, open_index, read_rejections, select_samples
 from vlm_prep.select_stage import count_train, population_of, selection_rules
 from vlm_prep.source_files import publish_source
-from vlm_prep.staging import staging_folder
+from vlm_prep.workplace import Workplace, workplace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +46,10 @@ def build_mix(config: Config) -> Path:
     rules = selection_rules(config, plan)
     renderers = load_renderers(config, plan)
     log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
-    with staging_folder(Path(config.mix.shards)) as staging:
-        indexed = _index_needed(config, plan, renderers, rules, staging, log)
+    with workplace(config) as place:
+        indexed = _index_needed(config, plan, renderers, rules, place, log)
         for source in indexed.prepared:
-            publish_source(source.plan, source.records, staging=staging)
+            publish_source(source.plan, source.records, staging=place.staging)
     population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
     for text in [*indexed.rejected, *population, *indexed.selection.notes]:
         note(text)
@@ -61,14 +61,14 @@ def _index_needed(
     plan: BuildPlan,
     renderers: Mapping[Profile, Renderer],
     rules: Rules,
-    staging: Path,
+    place: Workplace,
     log: BuildLog,
 ) -> Indexed:
     """Convert, measure and select; with ``convert = "needed"`` again until the parts cover the draws."""
     numbers = first_parts(config, plan.sources)
     while True:
         taken = tuple(taken_plan(one, numbers[one.source.name], seed=config.mix.seed) for one in plan.sources)
-        indexed = _index(config, replace(plan, sources=taken), renderers, rules, staging, log)
+        indexed = _index(config, replace(plan, sources=taken), renderers, rules, place, log)
         more = more_parts(config, plan.sources, numbers, num_selected=count_train(indexed.selection.rows))
         if more == numbers:
             return indexed
@@ -80,15 +80,15 @@ def _index(
     plan: BuildPlan,
     renderers: Mapping[Profile, Renderer],
     rules: Rules,
-    staging: Path,
+    place: Workplace,
     log: BuildLog,
 ) -> Indexed:
-    convert_missing(config, plan, staging, log)
+    convert_missing(config, plan, place, log)
     prepared = prepare_sources(plan, renderers)
-    with open_index(staging) as index:
+    with open_index(place.scratch, max_bytes=place.index_memory) as index:
         samples = [path for source in prepared for path in source.tables("samples.parquet")]
         rejected = check_rejections(config, prepared, read_rejections(index, samples))
-        measure_missing(config, prepared, renderers, staging, log)
-        decode_missing(config, prepared, staging, log)
+        measure_missing(config, prepared, renderers, place, log)
+        decode_missing(config, prepared, place, log)
         selection = select_samples(index, population_of(config, prepared), rules)
     return Indexed(prepared=prepared, selection=selection, rejected=rejected)

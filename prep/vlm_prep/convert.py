@@ -32,19 +32,24 @@ class ConvertTask:
     layout: Path
     """``shards/<dataset>/<layout>``."""
     staging: Path
+    scratch: Path
+    """Inputs that lie elsewhere are fetched below it."""
     limits: Limits
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
     """The part's local inputs as they stood when it was planned."""
 
 
-def convert_task(plan: SourcePlan, part: PlannedPart, *, limits: Limits, staging: Path) -> ConvertTask:
-    """The task of one part of a plan."""
+def convert_task(
+    plan: SourcePlan, part: PlannedPart, *, limits: Limits, staging: Path, scratch: Path | None = None
+) -> ConvertTask:
+    """The task of one part of a plan; what it fetches lies in staging too, where no scratch folder is given."""
     return ConvertTask(
         source=plan.source,
         file_format=plan.file_format,
         part=part,
         layout=plan.layout,
         staging=staging,
+        scratch=scratch or staging,
         limits=limits,
         stamps={one.path: plan.stamps[one.path] for one in part.inputs if one.path in plan.stamps},
     )
@@ -88,7 +93,7 @@ def _stage_part(task: ConvertTask) -> Path:
 def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
     """The samples of the part, its inputs fetched where they lie elsewhere."""
     credentials = task.source.credentials_path if isinstance(task.source, I4Source) else None
-    scratch = task.staging / f"fetched-{task.part.name}"
+    scratch = task.scratch / f"fetched-{task.part.name}"
     with fetched_part(task.part, credentials, scratch) as part:
         yield from read_part(task.source, task.file_format, part, task.limits)
 

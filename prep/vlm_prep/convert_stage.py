@@ -1,36 +1,37 @@
 """The stage that converts the parts that are missing."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact, note
-from vlm_catalogs.errors import StorageError
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan
 from vlm_prep.convert import ConvertTask, convert_part, convert_task
+from vlm_prep.disk_room import check_room, fetched_bytes
+from vlm_prep.estimate import estimate
 from vlm_prep.lengths import profile_of
 from vlm_prep.mix import PreparedSource
 from vlm_prep.raw_sample import Limits
 from vlm_prep.source_plan import SourcePlan, read_parts, record_notes
-from vlm_prep.workers import num_processes, run_tasks
+from vlm_prep.workers import run_tasks
+from vlm_prep.workplace import Workplace
 
 SMALL_BYTES = 64 << 20
 """Less than this is converted in the main process: starting workers would take longer."""
 
 
-def convert_missing(config: Config, plan: BuildPlan, staging: Path, log: BuildLog) -> None:
+def convert_missing(config: Config, plan: BuildPlan, place: Workplace, log: BuildLog) -> None:
     """Convert the parts that are missing."""
-    tasks = [task for source in plan.sources for task in _convert_tasks(config, source, staging)]
+    tasks = [task for source in plan.sources for task in _convert_tasks(config, source, place)]
     num_parts = sum(len(source.parts) for source in plan.sources)
     num_bytes = sum(task.part.num_bytes for task in tasks)
-    _check_space(Path(config.mix.shards), num_bytes)
+    workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
+    _check_room(config, plan, place, num_workers=workers)
     started = time.monotonic()
-    workers = num_processes(config.mix.num_workers, is_small=num_bytes < SMALL_BYTES)
     with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
         run_tasks(
             convert_part,
@@ -43,15 +44,19 @@ def convert_missing(config: Config, plan: BuildPlan, staging: Path, log: BuildLo
     log.note("convert", parts=num_parts, converted=len(tasks), bytes=num_bytes, workers=workers)
 
 
-def _convert_tasks(config: Config, plan: SourcePlan, staging: Path) -> list[ConvertTask]:
+def _convert_tasks(config: Config, plan: SourcePlan, place: Workplace) -> list[ConvertTask]:
     limits = Limits.from_setting(config.mix.max_sample_bytes)
-    return [convert_task(plan, part, limits=limits, staging=staging) for part in plan.missing]
+    return [
+        convert_task(plan, part, limits=limits, staging=place.staging, scratch=place.scratch) for part in plan.missing
+    ]
 
 
-def _check_space(shards: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(shards).free
-    if num_bytes > free:
-        raise StorageError(f"{shards}: {num_bytes / 1e9:,.1f} GB are to be converted, {free / 1e9:,.1f} GB are free")
+def _check_room(config: Config, plan: BuildPlan, place: Workplace, *, num_workers: int) -> None:
+    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    estimates = [estimate(source, limits=limits) for source in plan.sources if source.missing]
+    fetched = fetched_bytes(plan.sources, num_workers=num_workers)
+    shards = Path(config.mix.shards)
+    check_room(estimates, shards=shards, scratch=Path(config.mix.scratch or shards), fetched=fetched)
 
 
 def prepare_sources(plan: BuildPlan, renderers: Mapping[Profile, Renderer]) -> list[PreparedSource]:

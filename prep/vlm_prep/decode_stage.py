@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact
@@ -10,13 +9,14 @@ from vlm_prep.added_tables import check_table
 from vlm_prep.build_log import BuildLog
 from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.mix import PreparedSource
-from vlm_prep.workers import num_processes, run_tasks
+from vlm_prep.workers import run_tasks
+from vlm_prep.workplace import Workplace
 
 SMALL_BYTES = 16 << 20
 """Shards of less than this are decoded in the main process."""
 
 
-def decode_missing(config: Config, prepared: Sequence[PreparedSource], staging: Path, log: BuildLog) -> None:
+def decode_missing(config: Config, prepared: Sequence[PreparedSource], place: Workplace, log: BuildLog) -> None:
     """Decode the parts that have no facts yet, if the TOML asks for them at all."""
     if not asks_for_decoding(config):
         return
@@ -28,9 +28,9 @@ def decode_missing(config: Config, prepared: Sequence[PreparedSource], staging: 
         for folder, record in zip(source.plan.folders(), source.records, strict=True)
     ]
     sizes = {folder: size for folder, size in parts if not (folder / DECODED_NAME).is_file()}
-    tasks = [DecodeTask(folder=folder, staging=staging) for folder in sizes]
+    tasks = [DecodeTask(folder=folder, staging=place.staging) for folder in sizes]
     num_bytes, started = sum(sizes.values()), time.monotonic()
-    workers = num_processes(config.mix.num_workers, is_small=num_bytes < SMALL_BYTES)
+    workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
     with Progress("decode", total=num_bytes >> 20, unit="MiB") as progress:
         run_tasks(decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20))
     for folder, _ in parts:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact
@@ -20,7 +19,8 @@ from vlm_prep.lengths import (
     renderer_for,
 )
 from vlm_prep.mix import PreparedSource, profiles
-from vlm_prep.workers import num_processes, run_tasks
+from vlm_prep.workers import run_tasks
+from vlm_prep.workplace import Workplace
 
 SMALL_SAMPLES = 2_000
 """Fewer than these are measured in the main process."""
@@ -37,15 +37,15 @@ def measure_missing(
     config: Config,
     prepared: Sequence[PreparedSource],
     renderers: Mapping[Profile, Renderer],
-    staging: Path,
+    place: Workplace,
     log: BuildLog,
 ) -> None:
     """Measure the parts that have no lengths for their encoding yet."""
-    tasks = [task for source in prepared for task in _measure_tasks(config, source, staging)]
+    tasks = [task for source in prepared for task in _measure_tasks(config, source, place)]
     todo = {task.folder.name for task in tasks}
     num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
     started = time.monotonic()
-    workers = num_processes(config.mix.num_workers, is_small=num_samples < SMALL_SAMPLES)
+    workers = place.num_processes(is_small=num_samples < SMALL_SAMPLES)
     with Progress("measure", total=len(tasks), unit="parts") as progress:
         run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     for source in prepared:
@@ -57,14 +57,14 @@ def measure_missing(
     log.note("measure", parts=num_parts, measured=len(tasks), samples=num_samples, workers=workers)
 
 
-def _measure_tasks(config: Config, source: PreparedSource, staging: Path) -> list[MeasureTask]:
+def _measure_tasks(config: Config, source: PreparedSource, place: Workplace) -> list[MeasureTask]:
     return [
         MeasureTask(
             folder=folder,
             model=config.policy.model_name_or_path,
             settings=render_settings(config, profile_of(source.plan.source)),
             fingerprint=source.encoding,
-            staging=staging,
+            staging=place.staging,
         )
         for folder in source.plan.folders()
         if not (folder / lengths_name(source.encoding)).is_file()

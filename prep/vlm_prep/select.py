@@ -85,13 +85,15 @@ class Selection:
 
 
 @contextmanager
-def open_index(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection of its own, that spills to ``scratch`` when memory is short.
+def open_index(scratch: Path, *, max_bytes: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection of its own, that spills to ``scratch`` when memory (``max_bytes``) is short.
 
     Raises StorageError, within it too, when neither memory nor ``scratch`` has room for a question.
     """
     try:
         with duckdb.connect(config={"temp_directory": str(scratch / "duckdb")}) as index:
+            if max_bytes is not None:
+                index.execute("set memory_limit = $limit", {"limit": f"{max_bytes}B"})
             yield index
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         problem = str(error).partition("\n")[0]
@@ -110,7 +112,7 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
         leave_out_video(index)
     if rules.conditions:
         tables = Tables(samples=population.samples, lengths=population.lengths, media=population.media)
-        leave_out_refused(index, refused_samples(tables, rules.conditions, scores=rules.scores))
+        leave_out_refused(index, refused_samples(tables, rules.conditions, scores=rules.scores, like=index))
     if rules.included is not None or rules.excluded is not None:
         nothing = pa.table({"dataset": pa.array([], pa.string()), "sample_id": pa.array([], pa.string())})
         leave_out_listed(index, included=rules.included, excluded=nothing if rules.excluded is None else rules.excluded)

@@ -63,11 +63,16 @@ def check_condition(condition: Condition) -> None:
 
 
 def refused_samples(
-    tables: Tables, conditions: Sequence[Condition], *, scores: Mapping[str, pa.Table] | None = None
+    tables: Tables,
+    conditions: Sequence[Condition],
+    *,
+    scores: Mapping[str, pa.Table] | None = None,
+    like: duckdb.DuckDBPyConnection | None = None,
 ) -> pa.Table:
     """sample_key and reason of the samples that a condition is not true of; the first such condition is given.
 
     ``scores`` are tables of the user's, by the names that conditions call them: dataset, sample_id, and columns.
+    ``like`` is a connection whose limit of memory and whose temporary folder hold here as well.
 
     Raises ConfigError, with DuckDB's message, for a condition that cannot be asked.
     """
@@ -76,6 +81,10 @@ def refused_samples(
     files = {name: [str(path) for path in getattr(tables, name)] for name in ("samples", "lengths", "media")}
     with tempfile.TemporaryDirectory(prefix="vlm-prep-where-") as scratch, duckdb.connect() as asked:
         asked.execute("set temp_directory = $folder", {"folder": scratch})
+        for name in ("memory_limit", "temp_directory") if like is not None else ():
+            assert like is not None
+            (value,) = like.execute("select current_setting($name)", {"name": name}).fetchall()[0]
+            asked.execute(f"set {name} = $value", {"value": value})
         asked.execute(read_sql("where_rows.sql"), files)
         for name, rows in (scores or {}).items():
             _add_scores(asked, name, rows)

@@ -15,6 +15,7 @@ from tests.object_server import ObjectServer
 
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.cli import main
+from vlm_prep.estimate import PROBED_SAMPLES
 from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
@@ -133,7 +134,7 @@ sys.exit(main(["build-mix", "mix.toml", "--num-workers", "1"]))
 def test_a_full_disk_is_a_clear_error_and_the_build_goes_on_when_there_is_room(
     how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """The drawings (a small source) fit; what follows does not. Media beside JSONL are in no estimate of space."""
+    """The drawings (a small source) fit; what follows does not, and no estimate knows its large last row."""
     monkeypatch.chdir(tmp_path)
     Path("disk").mkdir()
     if how == "tmpfs":
@@ -142,6 +143,7 @@ def test_a_full_disk_is_a_clear_error_and_the_build_goes_on_when_there_is_room(
             pytest.skip("mounting needs root; the same test with a limit on file sizes runs everywhere")
         request.addfinalizer(lambda: subprocess.run(["umount", str(tmp_path / "disk")], check=True))
     toml = showing("0.bmp", picture(size=(1000, 1000), image_format="BMP"))()
+    Path("set/a.jsonl").write_text((LINE + "\n") * PROBED_SAMPLES + Path("set/a.jsonl").read_text())
     sources = f"[[mix.source]]\nname = 'demo_clipart'\npath = '{DEMO / 'demo_clipart.jsonl'}'\n"
     sources += toml.partition("video = true\n")[2]
     write_toml(model, f'[mix]\nroot = "disk/mixes"\nshards = "disk/shards"\n{sources}')
@@ -167,6 +169,21 @@ def test_a_full_disk_is_a_clear_error_and_the_build_goes_on_when_there_is_room(
     assert main(["verify", "disk/mixes/mix", "--num-workers", "1"]) == 0
 
 
+def test_a_source_that_does_not_fit_on_the_disk_is_refused_before_it_starts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_toml(model, showing("0.bmp", picture(size=(1000, 1000), image_format="BMP"))())
+    real = shutil.disk_usage
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda folder: real(folder)._replace(free=2_900_000))
+        assert main(["build-mix", "mix.toml", "--num-workers", "1"]) == 2
+    said = capfd.readouterr().err
+    assert "shards: about 0.003 GB are to be written here (set 0.003 GB), 0.0029 GB are free; make room" in said
+    assert not [path for path in Path("shards").rglob("*") if path.is_file()]
+    assert main(["build-mix", "mix.toml", "--num-workers", "1"]) == 0
+
+
 OUTCOMES = {
     "stopped": "the build stops (exit 2): ",
     "rejected": "the sample is rejected: ",
@@ -184,6 +201,10 @@ a build that stops says where, and leaves all that was whole.
 |---|---|
 """
 OTHERS = (
+    (
+        "more data than the disk has room for",
+        "the build stops (exit 2) before anything is converted, and says how much of which source is to be written",
+    ),
     (
         "a full disk",
         "the build stops (exit 2) and names the file; parts that were whole stay whole, and the same command goes on "

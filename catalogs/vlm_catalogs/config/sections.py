@@ -342,6 +342,10 @@ class MixSection:
     max_sample_bytes: PositiveCount = 268_435_456
     num_workers: Count = 0
     """Processes that convert; 0 uses every core."""
+    scratch: str | None = None
+    """Folder for what is needed only while building (tars fetched from S3, DuckDB's spill); None is below shards."""
+    max_memory: str | None = None
+    """Such as "8GB": DuckDB gets three quarters of it, and one converting process is allowed for each GB."""
     fetch_media: bool = False
     select: SelectSection = SelectSection()
     audit: AuditSection = field(default_factory=AuditSection)

@@ -1,0 +1,50 @@
+"""Is there room on the disks for what a build is about to write?"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm_catalogs.errors import StorageError
+from vlm_catalogs.object_store import is_s3
+from vlm_prep.estimate import Estimate
+from vlm_prep.source_plan import SourcePlan
+
+NAMED = 5
+"""So many sources are named in the message, the largest first."""
+
+
+def fetched_bytes(plans: Sequence[SourcePlan], *, num_workers: int) -> int:
+    """What lies in scratch at once, at most: the largest parts that are fetched from S3, one for each worker."""
+    sizes = [part.num_bytes for plan in plans for part in plan.missing if any(is_s3(one.path) for one in part.inputs)]
+    return sum(sorted(sizes)[-num_workers:])
+
+
+def check_room(estimates: Sequence[Estimate], *, shards: Path, scratch: Path, fetched: int) -> None:
+    """Raise StorageError when a disk has less room than is needed; the folders need not exist yet."""
+    written = sum(one.bytes for one in estimates)
+    if _device(shards) == _device(scratch):
+        _check(shards, written + fetched, estimates)
+        return
+    _check(shards, written, estimates)
+    _check(scratch, fetched, [])
+
+
+def _check(folder: Path, num_bytes: int, estimates: Sequence[Estimate]) -> None:
+    free = shutil.disk_usage(_existing(folder)).free
+    if num_bytes <= free:
+        return
+    largest = sorted(estimates, key=lambda one: -one.bytes)[:NAMED]
+    named = ", ".join(f"{one.name} {one.bytes / 1e9:,.3g} GB" for one in largest)
+    raise StorageError(
+        f"{folder}: about {num_bytes / 1e9:,.3g} GB are to be written here{f' ({named})' if named else ''}, "
+        f"{free / 1e9:,.3g} GB are free; make room, use another disk, or see mix.convert = 'needed'"
+    )
+
+
+def _device(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
