@@ -6,10 +6,11 @@ from typing import TypeVar, dataclass_transform
 Class = TypeVar("Class")
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen_by_types(cls: type[Class]) -> type[Class]:
-    """A slotted dataclass with keywords only, whose fields the type checker alone keeps from being assigned.
+    """A slotted dataclass whose fields the type checker alone keeps from being assigned.
 
     A dataclass that is frozen at run time as well takes more than twice as long to make: each field is set by a call.
+    Where one is made for every sample, its fields are given by position: by name, it takes twice as long again.
     """
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
+    return dataclass(slots=True, unsafe_hash=True)(cls)

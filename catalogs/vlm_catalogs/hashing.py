@@ -1,5 +1,6 @@
 """Content hashes and order keys; all xxh3, stored as 32 hex characters or as an unsigned 64-bit integer."""
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,4 +46,7 @@ def sample_key(dataset: str, sample_id: str) -> int:
 
 def _field(value: object) -> bytes:
     text = str(value).encode("utf-8", "surrogatepass")
-    return len(text).to_bytes(4, "little") + text
+    return _LENGTH(len(text)) + text
+
+
+_LENGTH = struct.Struct("<I").pack

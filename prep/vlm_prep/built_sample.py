@@ -6,7 +6,7 @@ from vlm_catalogs.hashing import content_hash, joined_hash
 from vlm_catalogs.sample import MediaFacts
 from vlm_prep.conversation import RejectSample
 from vlm_prep.media_facts import HeaderFacts, UnreadableMedia, read_media_facts
-from vlm_prep.naming import NamedMedium, name_media, short_name
+from vlm_prep.naming import name_media, short_name
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.reasons import SAMPLE_TOO_LARGE
 from vlm_prep.stored_texts import Message, StoredTexts
@@ -16,18 +16,22 @@ from vlm_prep.stored_texts import Message, StoredTexts
 class BuiltMedium:
     """One medium as it is stored."""
 
-    named: NamedMedium
+    name: str
+    """Canonical: image_0, video_0, ..."""
+    source_name: str
     content: bytes | memoryview
     header: HeaderFacts
-    offset: int
-    """Where it begins in the ``media`` column, bytes."""
     xxh3_128: str
+    offset: int = 0
+    """Where it begins in the ``media`` column, bytes."""
+    referenced: bool = True
+    """Does any conversation use it?"""
 
     @property
     def facts(self) -> MediaFacts:
         """Its row of ``media_table``."""
         return MediaFacts(
-            name=self.named.name,
+            name=self.name,
             kind=self.header.kind,
             format=self.header.format,
             offset=self.offset,
@@ -90,17 +94,10 @@ def _build(raw: RawSample, limits: Limits) -> BuiltSample:
             SAMPLE_TOO_LARGE, f"{size:,} bytes of media, max_sample_bytes is {limits.max_sample_bytes:,}"
         )
     headers = {name: _read_header(name, content) for name, content in raw.media.items()}
-    kinds = {name: header.kind for name, header in headers.items()}
-    texts, named = name_media(raw.record, kinds, match_single=raw.has_bare_medium)
-    media = _place_media(named, raw, headers)
-    return BuiltSample(
-        origin=raw.origin,
-        source_id=raw.record.source_id,
-        texts=texts,
-        media=media,
-        media_table_json=f"[{', '.join(map(_table_row, media))}]",
-        meta_json=json_text.dumps(raw.record.meta) if raw.record.meta else "{}",
-    )
+    texts, media = _name_plainly(raw, headers) or _name_with_care(raw, headers)
+    media_table = ", ".join([_table_row(medium) for medium in media])
+    meta = json_text.dumps(raw.record.meta) if raw.record.meta else "{}"
+    return BuiltSample(raw.origin, raw.record.source_id, texts, media, f"[{media_table}]", meta)
 
 
 def _read_header(name: str, content: bytes | memoryview) -> HeaderFacts:
@@ -110,17 +107,47 @@ def _read_header(name: str, content: bytes | memoryview) -> HeaderFacts:
         raise RejectSample(error.reason, f"{short_name(name)!r}: {error.detail}") from error
 
 
-def _place_media(named: list[NamedMedium], raw: RawSample, headers: dict[str, HeaderFacts]) -> list[BuiltMedium]:
-    """The media back to back, in the order of their names."""
+def _name_plainly(raw: RawSample, headers: dict[str, HeaderFacts]) -> tuple[StoredTexts, list[BuiltMedium]] | None:
+    """The texts and the medium of a plain conversation about one medium, or about none; None for other samples.
+
+    Gives what ``_name_with_care`` gives (a test holds them equal) without its tables of names.
+    """
+    plain = raw.record.plain
+    if plain is None or not len(headers) == len(plain.places) <= 1:
+        return None
+    if not headers:
+        return plain.stored([]), []
+    [(source_name, header)], [place] = headers.items(), plain.places
+    if place.kind != header.kind or not (place.name == source_name or raw.has_bare_medium):
+        return None
+    name, content = FIRST_NAMES[header.kind], raw.media[source_name]
+    return plain.stored([name]), [BuiltMedium(name, source_name, content, header, content_hash(content))]
+
+
+FIRST_NAMES = {"image": "image_0", "video": "video_0"}
+
+
+def _name_with_care(raw: RawSample, headers: dict[str, HeaderFacts]) -> tuple[StoredTexts, list[BuiltMedium]]:
+    """The texts and the media back to back, in the order of their names. Raises RejectSample."""
+    kinds = {name: header.kind for name, header in headers.items()}
+    texts, named = name_media(raw.record, kinds, match_single=raw.has_bare_medium)
     placed = []
     offset = 0
     for medium in named:
         content, header = raw.media[medium.source_name], headers[medium.source_name]
         placed.append(
-            BuiltMedium(named=medium, content=content, header=header, offset=offset, xxh3_128=content_hash(content))
+            BuiltMedium(
+                name=medium.name,
+                source_name=medium.source_name,
+                content=content,
+                header=header,
+                xxh3_128=content_hash(content),
+                offset=offset,
+                referenced=medium.referenced,
+            )
         )
         offset += len(content)
-    return placed
+    return texts, placed
 
 
 def _table_row(medium: BuiltMedium) -> str:
@@ -129,7 +156,7 @@ def _table_row(medium: BuiltMedium) -> str:
     if header.kind != "image":
         return json_text.dumps(medium.facts.as_row())
     return (
-        f'{{"name": "{medium.named.name}", "kind": "image", "format": "{header.format}", "offset": {medium.offset}, '
+        f'{{"name": "{medium.name}", "kind": "image", "format": "{header.format}", "offset": {medium.offset}, '
         f'"size": {len(medium.content)}, "xxh3_128": "{medium.xxh3_128}", '
         f'"width": {header.width}, "height": {header.height}}}'
     )

@@ -9,9 +9,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.reasons import BAD_CONVERSATION, REMOTE_MEDIA
-from vlm_prep.stored_texts import STORED_KEYS, Message, Place, PlainConversation, read_plainly
+from vlm_prep.stored_texts import Message, Place, PlainConversation, read_plainly
 
 ROLES = {"human": "user", "gpt": "assistant"}
 """LLaVA's names of the two sides."""
@@ -48,9 +50,9 @@ class RejectSample(Exception):
 class Record:
     """A sample as its source tells it: conversations whose media items hold a ``Place`` instead of a name."""
 
-    conversations: tuple[list[Message], ...] = ()
     plain: PlainConversation | None = None
     """In the place of ``conversations`` where there is one and nothing in it is unusual."""
+    conversations: tuple[list[Message], ...] = ()
     listed: dict[str, tuple[str, ...]] | None = None
     """Kind -> media that the record lists apart from its messages, in order; None when it lists none."""
     source_id: str | None = None
@@ -73,6 +75,19 @@ class Record:
         named = [place.name for place in self.places() if place.name is not None]
         listed = [name for names in (self.listed or {}).values() for name in names]
         return list(dict.fromkeys(named + listed))
+
+
+def read_plain_record(text: bytes | memoryview) -> Record | None:
+    """The record of a text that holds one ordinary conversation and nothing else; None for any other text.
+
+    Such a text holds no number and no depth, so that orjson's reading of it needs none of ``json_text``'s checks.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    plain = read_plainly(value["messages"] if type(value) is dict and [*value] == ["messages"] else value)
+    return None if plain is None else Record(plain)
 
 
 def read_record(values: list[Any]) -> Record:
@@ -104,6 +119,8 @@ def _plain(value: Any) -> PlainConversation | None:
     return read_plainly(value)
 
 
+STORED_KEYS = ["role", "content"]
+"""Of a message that is spelled as it is stored."""
 _STRUCTURE_KEYS = {*CONVERSATION_KEYS, *LIST_KEYS["image"], *LIST_KEYS["video"]}
 
 

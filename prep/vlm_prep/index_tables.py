@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs.hashing import order_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
-from vlm_prep.built_sample import BuiltSample, media_hash
+from vlm_prep.built_sample import BuiltMedium, BuiltSample, media_hash
 from vlm_prep.mds_shard import ClosedShard, ShardPosition
 from vlm_prep.naming import short_name
-from vlm_prep.raw_sample import Origin, RejectedSample
+from vlm_prep.raw_sample import RejectedSample
 
 ROW_GROUP_ROWS = 1 << 16
 """Fixed, so that the same rows give the same bytes (semantics A5)."""
@@ -53,19 +53,39 @@ class IndexTables:
 
     def add_rejected(self, sample: RejectedSample) -> None:
         """Note a sample that is not stored."""
-        self.num_out_of_order += sample.origin.out_of_order
-        status = ("rejected", sample.rejected.reason, storable(sample.rejected.detail))
-        self._samples.append((*_origin_fields(sample.origin, sample.source_id), *status, *NOTHING_KEPT))
+        origin, detail = sample.origin, storable(sample.rejected.detail)
+        self.num_out_of_order += origin.out_of_order
+        place = (origin.sample_id, sample.source_id, origin.source_uri, origin.member, origin.byte_offset)
+        self._samples.append((*place, "rejected", sample.rejected.reason, detail, *NOTHING_KEPT))
 
     def add_kept(self, sample: BuiltSample, position: ShardPosition) -> None:
         """Note a sample that stands in a shard."""
-        self.num_out_of_order += sample.origin.out_of_order
-        status = ("kept", None, None)
+        origin, texts, media = sample.origin, sample.texts, sample.media
+        self.num_out_of_order += origin.out_of_order
+        kinds = [medium.header.kind for medium in media]
         self._samples.append(
-            (*_origin_fields(sample.origin, sample.source_id), *status, *_kept_fields(sample, position))
+            (
+                origin.sample_id,
+                sample.source_id,
+                origin.source_uri,
+                origin.member,
+                origin.byte_offset,
+                "kept",
+                None,
+                None,
+                texts.num_turns,
+                kinds.count("image"),
+                kinds.count("video"),
+                texts.num_conversations,
+                texts.text_chars,
+                texts.text_hash,
+                media_hash(media),
+                position.shard,
+                position.index,
+            )
         )
-        self._media += _media_rows(sample)
-        self._texts.append((sample.origin.sample_id, sample.texts.messages_json, sample.texts.alternatives_json))
+        self._media += [_media_row(origin.sample_id, number, medium) for number, medium in enumerate(media)]
+        self._texts.append((origin.sample_id, texts.messages_json, texts.alternatives_json))
 
     def write(self, folder: Path, shards: Sequence[ClosedShard]) -> None:
         """Write samples, media and texts.parquet, with the byte ranges of the closed shards."""
@@ -81,10 +101,12 @@ class IndexTables:
 
     def _write(self, columns: dict[str, Sequence[Any]], keys: dict[str, int], schema: pa.Schema, path: Path) -> None:
         ids = columns["sample_id"]
-        columns["dataset"] = [self._dataset] * len(ids)
         columns["sample_key"] = [keys[sample_id] for sample_id in ids]
-        columns["part"] = [self._part] * len(ids)
-        arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        same = {"dataset": self._dataset, "part": self._part}
+        arrays = [
+            pa.repeat(same[field.name], len(ids)) if field.name in same else pa.array(columns[field.name], field.type)
+            for field in schema
+        ]
         write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
@@ -92,51 +114,27 @@ def _columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Sequence[An
     return dict(zip(names, zip(*rows, strict=True) if rows else ((),) * len(names), strict=True))
 
 
-def _origin_fields(origin: Origin, source_id: str | None) -> Row:
-    """From sample_id to byte_offset."""
-    return origin.sample_id, source_id, origin.source_uri, origin.member, origin.byte_offset
-
-
-def _kept_fields(sample: BuiltSample, position: ShardPosition) -> Row:
-    """From num_turns to index_in_shard."""
-    kinds = [medium.header.kind for medium in sample.media]
-    texts = sample.texts
+def _media_row(sample_id: str, number: int, medium: BuiltMedium) -> Row:
+    header = medium.header
     return (
-        texts.num_turns,
-        kinds.count("image"),
-        kinds.count("video"),
-        texts.num_conversations,
-        texts.text_chars,
-        texts.text_hash,
-        media_hash(sample.media),
-        position.shard,
-        position.index,
+        sample_id,
+        number,
+        medium.name,
+        short_name(medium.source_name),
+        header.kind,
+        header.format,
+        len(medium.content),
+        header.width,
+        header.height,
+        header.duration,
+        header.fps,
+        header.frames,
+        header.mode,
+        header.orientation,
+        header.animated,
+        medium.referenced,
+        medium.xxh3_128,
     )
-
-
-def _media_rows(sample: BuiltSample) -> list[Row]:
-    return [
-        (
-            sample.origin.sample_id,
-            position,
-            medium.named.name,
-            short_name(medium.named.source_name),
-            medium.header.kind,
-            medium.header.format,
-            len(medium.content),
-            medium.header.width,
-            medium.header.height,
-            medium.header.duration,
-            medium.header.fps,
-            medium.header.frames,
-            medium.header.mode,
-            medium.header.orientation,
-            medium.header.animated,
-            medium.named.referenced,
-            medium.xxh3_128,
-        )
-        for position, medium in enumerate(sample.media)
-    ]
 
 
 def storable(text: str) -> str:

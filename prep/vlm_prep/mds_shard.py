@@ -90,7 +90,7 @@ class ShardWriter:
         self._file_bytes += size + 4
         self._add_buffers(LENGTHS.pack(*lengths), columns)
         self._sizes.append(size)
-        return ShardPosition(shard=len(self._closed), index=len(self._sizes) - 1)
+        return ShardPosition(len(self._closed), len(self._sizes) - 1)
 
     def _add_buffers(self, lengths: bytes, columns: Sequence[Payload]) -> None:
         """Keep one sample's bytes: texts that follow each other joined, since each buffer costs more than its bytes."""

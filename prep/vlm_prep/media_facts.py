@@ -26,14 +26,14 @@ class HeaderFacts:
     width: int
     """Pixels: of an image after its EXIF orientation, of a video as PyAV decodes it (rotation not applied)."""
     height: int
-    duration: float | None = None
-    """Seconds; videos only, as are fps and frames."""
-    fps: float | None = None
-    frames: int | None = None
     mode: str | None = None
     """Pillow mode; images only, as are orientation and animated."""
     orientation: int | None = None
     animated: bool | None = None
+    duration: float | None = None
+    """Seconds; videos only, as are fps and frames."""
+    fps: float | None = None
+    frames: int | None = None
 
 
 def read_media_facts(content: bytes | memoryview) -> HeaderFacts:
@@ -54,15 +54,7 @@ def read_media_facts(content: bytes | memoryview) -> HeaderFacts:
 def _image_facts(content: memoryview, image_format: str) -> HeaderFacts:
     header = read_image_header(content, image_format)
     width, height = header.upright_size
-    return HeaderFacts(
-        kind="image",
-        format=image_format,
-        width=width,
-        height=height,
-        mode=header.mode,
-        orientation=header.orientation,
-        animated=header.animated,
-    )
+    return HeaderFacts("image", image_format, width, height, header.mode, header.orientation, header.animated)
 
 
 def _video_facts(content: memoryview, video_format: str) -> HeaderFacts:

@@ -23,4 +23,4 @@ def _medium(medium: BuiltMedium) -> str:
     facts = medium.facts
     film = f", {facts.frames} frames, {facts.duration} s" if facts.kind == "video" else ""
     size = f"{facts.format}, {facts.width} x {facts.height}{film}, {facts.size:,} bytes"
-    return f"{facts.name}: {size} ({medium.named.source_name[:200]})"
+    return f"{facts.name}: {size} ({medium.source_name[:200]})"

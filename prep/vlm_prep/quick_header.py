@@ -120,7 +120,7 @@ def _read_jpeg(content: memoryview) -> ImageHeader:
         raise _Unusual
     _, height, width, channels = frame
     orientation = _orientation(exif, xmp) if exif or xmp else None
-    return ImageHeader(width=width, height=height, mode=JPEG_MODES[channels], orientation=orientation)
+    return ImageHeader(width, height, JPEG_MODES[channels], orientation)
 
 
 def _noted_segments(content: memoryview) -> list[tuple[int, int, int]]:
@@ -183,7 +183,7 @@ def _read_png(content: memoryview) -> ImageHeader:
         elif payload.startswith(METADATA_KEYWORDS):
             xmp = _png_xmp(name, payload) or xmp
     orientation = _orientation(exif, xmp) if exif or xmp else None
-    return ImageHeader(width=width, height=height, mode=PNG_MODES[depth, colour], orientation=orientation)
+    return ImageHeader(width, height, PNG_MODES[depth, colour], orientation)
 
 
 def _noted_chunks(content: memoryview) -> list[tuple[bytes, int, int]]:

@@ -71,8 +71,8 @@ def _text_chars(messages: list[Message]) -> int:
 class PlainConversation:
     """One conversation whose stored text was written while it was read: only the names of its media are missing."""
 
-    pieces: list[str]
-    """The canonical text around the names."""
+    text: str
+    """The canonical text, NAME in the place of each name."""
     places: list[Place]
     text_hash: str
     num_turns: int
@@ -80,8 +80,10 @@ class PlainConversation:
 
     def stored(self, names: list[str]) -> StoredTexts:
         """What is stored, with the media at ``places`` called ``names``."""
-        pieces = self.pieces
-        text = pieces[0] + "".join([name + piece for name, piece in zip(names, pieces[1:], strict=True)])
+        text = self.text
+        if names:
+            first, *pieces = text.split(NAME)
+            text = first + "".join([name + piece for name, piece in zip(names, pieces, strict=True)])
         return StoredTexts(text, "[]", self.text_hash, 1, self.num_turns, self.text_chars)
 
 
@@ -91,14 +93,13 @@ MEDIA_ITEMS = {
     kind: (f'{{"type": "{kind}", "{kind}": "{NAME}"}}', f'{{"kind": "{kind}"}}') for kind in ("image", "video")
 }
 """Kind -> the text of an item, and of what stands for it in the wording."""
-STORED_KEYS = ["role", "content"]
 
 
 def read_plainly(messages: Any) -> PlainConversation | None:
     """The conversation, where it is spelled as it is stored, as nearly all are; None where it needs more care.
 
     One pass gives the text and the wording that ``stored_texts`` writes of the conversation as ``read_record`` reads
-    it (a test holds them equal): without lists of messages in between, it takes a quarter of the time.
+    it (a test holds them equal): without lists of messages in between, it takes a fifth of the time.
     """
     if type(messages) is not list or not messages:
         return None
@@ -107,9 +108,11 @@ def read_plainly(messages: Any) -> PlainConversation | None:
     places: list[Place] = []
     text_chars = 0
     for message in messages:
-        if type(message) is not dict or [*message] != STORED_KEYS or type(message["role"]) is not str:
+        if type(message) is not dict or len(message) != 2:
             return None
-        role, content = quoted(message["role"]), message["content"]
+        (first, role), (second, content) = message.items()
+        if first != "role" or second != "content" or type(role) is not str:
+            return None
         if type(content) is str:
             words = quoted(content)
             items = f'{{"type": "text", "text": {words}}}'
@@ -119,15 +122,11 @@ def read_plainly(messages: Any) -> PlainConversation | None:
             text_chars += num_chars
         else:
             return None
+        role = quoted(role)
         texts.append(f'{{"role": {role}, "content": [{items}]}}')
         wordings.append(f"[{role}, null, [{words}]]")
-    return PlainConversation(
-        pieces=f"[{', '.join(texts)}]".split(NAME),
-        places=places,
-        text_hash=joined_hash([f"[[{', '.join(wordings)}]]"]),
-        num_turns=len(messages),
-        text_chars=text_chars,
-    )
+    text_hash = joined_hash((f"[[{', '.join(wordings)}]]",))
+    return PlainConversation(f"[{', '.join(texts)}]", places, text_hash, len(messages), text_chars)
 
 
 def _read_items(content: Any, places: list[Place]) -> tuple[str, str, int] | None:

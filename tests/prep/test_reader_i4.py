@@ -46,7 +46,7 @@ def test_pickled_dicts_bare_images_bare_videos_and_text_alone_are_kept(
     samples = read_i4(write_i4({"texts": {TAR: texts}, "media": {TAR: members}}))
     assert outcome(samples) == dict.fromkeys(["dict", "photo", "film", "alone", "none"], "kept")
     first = samples[PREFIX + "dict"]
-    assert [(m.named.name, m.named.source_name) for m in first.media] == [
+    assert [(m.name, m.source_name) for m in first.media] == [
         ("image_0", "image_0"),
         ("video_0", "video_0"),
         ("image_1", "image_1"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from vlm_catalogs import json_text
 from vlm_catalogs.source import FileSource
 from vlm_prep.columns import renamed
-from vlm_prep.conversation import RejectSample, read_record
+from vlm_prep.conversation import Record, RejectSample, read_plain_record, read_record
 from vlm_prep.parts import PartInput
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.readers.loose_media import MediaFolder, load_media
@@ -35,13 +35,17 @@ def read_row(
     try:
         if len(text) > limits.max_sample_bytes:
             raise RejectSample(SAMPLE_TOO_LARGE, f"{len(text):,} bytes of text, max_sample_bytes is the limit")
-        try:
-            value = json_text.loads(text)
-        except ValueError as error:
-            raise RejectSample(UNREADABLE_JSON, str(error)) from error
-        record = read_record([renamed(value, columns) if isinstance(value, dict) else value])
+        record = (None if columns else read_plain_record(text)) or _read_record(text, columns)
         source_id = record.source_id
         media = load_media(record.names(), folder, max_bytes=limits.max_sample_bytes - len(text))
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
     return RawSample(origin=origin, record=record, media=media)
+
+
+def _read_record(text: memoryview, columns: Mapping[str, str]) -> Record:
+    try:
+        value = json_text.loads(text)
+    except ValueError as error:
+        raise RejectSample(UNREADABLE_JSON, str(error)) from error
+    return read_record([renamed(value, columns) if isinstance(value, dict) else value])

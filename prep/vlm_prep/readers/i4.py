@@ -4,14 +4,14 @@ import posixpath
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import count, groupby, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_catalogs import json_text
 from vlm_catalogs.source import I4Source
 from vlm_prep.content_ids import map_file
-from vlm_prep.conversation import Rejected, RejectSample, read_record
+from vlm_prep.conversation import Record, Rejected, RejectSample, read_plain_record, read_record
 from vlm_prep.parts import PartInput
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.reasons import (
@@ -59,6 +59,35 @@ def _read_entry(
     source: I4Source, entry: str, tars: list[PartInput], limits: Limits
 ) -> Iterator[RawSample | RejectedSample]:
     found = {tar.key: _members(tar) for tar in tars}
+    names = _common_names(found.values())
+    if names is None:
+        yield from _read_by_name(source, entry, found, limits)
+        return
+    prefix = entry.removesuffix(".tar") + "/"
+    texts = _side_by_side([found[key] for key in source.text_keys])
+    media = _side_by_side([found[key] for key in source.media_keys if key in found])
+    for name, of_text, of_media in zip(names, texts, media, strict=False):
+        yield _read_sample(prefix + name, of_text, of_media, limits)
+
+
+def _common_names(tars: Iterable[list[Found]]) -> list[str] | None:
+    """The sample names of an ordinary entry: each once, in the same order in every tar. None for any other entry."""
+    first, *others = [[_stem(found.member.name) for found in tar] for tar in tars]
+    is_ordinary = (
+        all(other == first for other in others) and len(set(first)) == len(first) and "/" not in "".join(first)
+    )
+    return first if is_ordinary else None
+
+
+def _side_by_side(tars: list[list[Found]]) -> Iterable[tuple[Found, ...]]:
+    """The members of each sample of an ordinary entry."""
+    return zip(*tars, strict=True) if tars else repeat(())
+
+
+def _read_by_name(
+    source: I4Source, entry: str, found: Mapping[str, list[Found]], limits: Limits
+) -> Iterator[RawSample | RejectedSample]:
+    """The samples of any entry: in the order of the first text tar, then what has no text."""
     names = _sample_names(found.values())
     by_key = {key: _by_sample(members, names) for key, members in found.items()}
     texts = [by_key[key] for key in source.text_keys]
@@ -67,7 +96,8 @@ def _read_entry(
     repeated = {name for members in by_key.values() for name, found in members.items() if len(found) > 1}
     for name in dict.fromkeys(name for members in by_key.values() for name in members):
         sample_id = f"{entry.removesuffix('.tar')}/{name}"
-        raw = _read_sample(sample_id, [members.get(name, []) for members in texts], _media_of(media, name), limits)
+        first_texts = [members[name][0] if name in members else None for members in texts]
+        raw = _read_sample(sample_id, first_texts, _media_of(media, name), limits)
         yield raw if name not in displaced else replace(raw, origin=replace(raw.origin, out_of_order=True))
         if name in repeated:
             second = [
@@ -105,7 +135,7 @@ def _free_numbers(name: str, members: Iterable[Members]) -> Iterator[int]:
 
 def _members(tar: PartInput) -> list[Found]:
     content = map_file(Path(tar.path))
-    return [Found(tar, content, member) for member in read_members(content, tar=tar.path)]
+    return list(map(Found, repeat(tar), repeat(content), read_members(content, tar=tar.path)))
 
 
 def _sample_names(tars: Collection[list[Found]]) -> Mapping[str, str]:
@@ -151,25 +181,23 @@ def _first_of_each(members: list[Found]) -> list[Found]:
 
 
 def _read_sample(
-    sample_id: str, texts: list[list[Found]], media: list[Found], limits: Limits
+    sample_id: str, texts: Sequence[Found | None], media: Sequence[Found], limits: Limits
 ) -> RawSample | RejectedSample:
-    present = [members[0] for members in texts if members]
-    first = (present or media)[0]
-    origin = Origin(
-        sample_id=sample_id, source_uri=first.tar.name, member=first.member.name, byte_offset=first.member.offset
-    )
+    """The sample of one text for each text key, None where a key lacks it, and its media."""
+    present = [found for found in texts if found is not None]
+    first = present[0] if present else media[0]
+    origin = Origin(sample_id, first.tar.name, first.member.name, first.member.offset)
     source_id = None
     try:
         _check_size([*present, *media], limits)
         if len(present) < len(texts):
             raise RejectSample(MISSING_TEXT, f"{len(texts) - len(present)} of {len(texts)} text keys lack it")
-        record = read_record(_text_values(present))
+        record = _read_texts(present)
         source_id = record.source_id
-        contents = _media_dict(media)
+        contents, is_bare = _media_dict(media)
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
-    is_bare = not all(map(_is_pickle, media))
-    return RawSample(origin=origin, record=record, media=contents, has_bare_medium=is_bare)
+    return RawSample(origin, record, contents, is_bare)
 
 
 def _check_size(members: list[Found], limits: Limits) -> None:
@@ -178,40 +206,43 @@ def _check_size(members: list[Found], limits: Limits) -> None:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")
 
 
-def _text_values(texts: list[Found]) -> list[Any]:
-    """The parsed JSON of each text. Raises RejectSample when one cannot be read."""
+def _read_texts(texts: list[Found]) -> Record:
+    """The record of a sample's texts. Raises RejectSample when one cannot be read."""
+    if len(texts) == 1 and (record := read_plain_record(texts[0].payload)):
+        return record
     try:
-        return [json_text.loads(text.payload) for text in texts]
+        values = [json_text.loads(text.payload) for text in texts]
     except ValueError as error:
         raise RejectSample(UNREADABLE_JSON, str(error)) from error
+    return read_record(values)
 
 
-def _media_dict(members: list[Found]) -> Mapping[str, bytes | memoryview]:
-    """Media name -> encoded file, over all members. Raises RejectSample."""
+def _media_dict(members: Sequence[Found]) -> tuple[Mapping[str, bytes | memoryview], bool]:
+    """Media name -> encoded file, over all members; and whether a member is a bare medium. Raises RejectSample."""
     if len(members) == 1:
         return _member_media(members[0])
     contents: dict[str, bytes | memoryview] = {}
+    has_bare = False
     for found in members:
-        for name, content in _member_media(found).items():
+        media, is_bare = _member_media(found)
+        has_bare |= is_bare
+        for name, content in media.items():
             if name in contents:
                 raise RejectSample(MEDIA_NAME_COLLISION, f"{name!r} stands in {found.tar.name} and before")
             contents[name] = content
-    return contents
+    return contents, has_bare
 
 
-def _member_media(found: Found) -> Mapping[str, bytes | memoryview]:
-    if not _is_pickle(found):
-        return {found.member.name.rpartition("/")[2]: found.payload}
+def _member_media(found: Found) -> tuple[Mapping[str, bytes | memoryview], bool]:
+    name = found.member.name
+    if not name.lower().endswith(PICKLE_SUFFIXES):
+        return {name.rpartition("/")[2]: found.payload}, True
     try:
-        return load_media_dict(found.payload)
+        return load_media_dict(found.payload), False
     except UnsafePickle as error:
-        raise RejectSample(UNSAFE_PICKLE, f"{found.tar.name}: {found.member.name}: {error}") from error
+        raise RejectSample(UNSAFE_PICKLE, f"{found.tar.name}: {name}: {error}") from error
     except ValueError as error:
-        raise RejectSample(UNREADABLE_PICKLE, f"{found.tar.name}: {found.member.name}: {error}") from error
-
-
-def _is_pickle(found: Found) -> bool:
-    return found.member.name.lower().endswith(PICKLE_SUFFIXES)
+        raise RejectSample(UNREADABLE_PICKLE, f"{found.tar.name}: {name}: {error}") from error
 
 
 def _second(members: list[Found], *, is_text: bool) -> list[Found]:

@@ -87,7 +87,7 @@ def _changes(task: SourceTask) -> Iterator[Finding]:
 def _seen(sample: BuiltSample | RejectedSample) -> Stored:
     if isinstance(sample, RejectedSample):
         return Stored(reason=sample.rejected.reason, text_hash=None, media=())
-    media = tuple((medium.named.name, medium.xxh3_128) for medium in sample.media)
+    media = tuple((medium.name, medium.xxh3_128) for medium in sample.media)
     return Stored(reason=None, text_hash=sample.texts.text_hash, media=media)
 
 
