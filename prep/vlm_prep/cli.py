@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from vlm_catalogs.console import run_main
-from vlm_prep.commands import audit, build_mix, diff, export, peek, prune, show, sql, verify
+from vlm_prep.commands import audit, build_mix, diff, export, peek, prune, report, show, sql, verify
 
-COMMANDS = (build_mix, audit, verify, prune, export, peek, sql, show, diff)
+COMMANDS = (build_mix, audit, report, verify, prune, export, peek, sql, show, diff)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

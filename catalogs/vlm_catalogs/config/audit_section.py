@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vlm_catalogs.config.values import Count, PositiveCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSection:
-    """[mix.audit]: which queries ``vlm-prep audit`` runs, and what makes it fail."""
+    """[mix.audit]: when a mix is audited, by which queries, and what makes ``vlm-prep audit`` fail."""
 
+    at_build: Literal["auto", "always", "never"] = "auto"
+    """Does ``build-mix`` audit the mix and write its report? ``auto``: up to 100,000 samples."""
     queries: tuple[str, ...] = ()
     """Folders of further queries, ``*.sql``."""
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

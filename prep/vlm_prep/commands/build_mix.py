@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
     # Heavy imports come only now: --help and a wrong TOML answer at once.
     from vlm_catalogs.manifest import read_manifest
+    from vlm_prep.after_build import audit_and_report
     from vlm_prep.build import build_mix
     from vlm_prep.build_plan import plan_build
 
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     version = build_mix(config)
     result(_mix_table(read_manifest(version)))
     result(f"mix: {version}")
+    audit_and_report(version, config.mix.audit)
     return 0
 
 

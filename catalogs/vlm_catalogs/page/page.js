@@ -1,0 +1,115 @@
+// Helpers of every page: elements whose texts are texts, numbers as people read them, small charts.
+const pageData = JSON.parse(document.getElementById("data").textContent);
+const number = new Intl.NumberFormat("en-US");
+const SVG = "http://www.w3.org/2000/svg";
+
+// An element with attributes (on<event> is a listener) and children; a child that is no node becomes text.
+function el(name, attributes, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+function svg(name, attributes, ...children) {
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function whole(value) {
+  return value === null || value === undefined ? "–" : number.format(Math.round(value));
+}
+
+function percent(share, digits = 2) {
+  return share === null || share === undefined ? "–" : `${(100 * share).toFixed(digits)} %`;
+}
+
+// Three digits with k, M, G; whole numbers below a thousand.
+function short(value) {
+  if (value === null || value === undefined) return "–";
+  for (const [size, sign] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (Math.abs(value) >= size) return `${(value / size).toPrecision(3)} ${sign}`;
+  }
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(3)));
+}
+
+function bytes(value) {
+  return value < 1000 ? `${value} B` : `${short(value)}B`;
+}
+
+function plural(count, one, many = `${one}s`) {
+  return `${whole(count)} ${count === 1 ? one : many}`;
+}
+
+// A share as a bar, with a mark at what was asked for.
+function shareBar(share, asked, label) {
+  const width = 100;
+  const parts = [
+    svg("rect", { class: "track", x: 0, y: 3, width, height: 10, rx: 2 }),
+    svg("rect", { class: "bar", x: 0, y: 3, width: Math.max(0.5, width * share), height: 10, rx: 2 }),
+  ];
+  if (asked !== null && asked !== undefined) {
+    parts.push(svg("rect", { class: "asked", x: Math.min(width - 0.8, width * asked), y: 0, width: 0.8, height: 16 }));
+  }
+  const view = { class: "share", viewBox: `0 0 ${width} 16`, preserveAspectRatio: "none", role: "img", "aria-label": label };
+  return svg("svg", view, svg("title", null, label), parts);
+}
+
+// Counts as columns over shared bins; every column says what it counts.
+function histogram(counts, describe, label) {
+  const largest = Math.max(1, ...counts);
+  const columns = counts.map((count, place) => {
+    const height = count ? Math.max(1, (38 * count) / largest) : 0;
+    const column = { class: "bar", x: place + 0.08, y: 40 - height, width: 0.84, height };
+    return svg("g", null, svg("title", null, describe(place, count)),
+      svg("rect", { class: "touch", x: place, y: 0, width: 1, height: 40 }), svg("rect", column));
+  });
+  const line = svg("rect", { class: "axis", x: 0, y: 39.5, width: counts.length, height: 0.5 });
+  const view = { class: "histogram", viewBox: `0 0 ${counts.length} 40`, preserveAspectRatio: "none", role: "img" };
+  return svg("svg", { ...view, "aria-label": label }, line, columns);
+}
+
+// A table whose columns are {title, cell(row), kind: "text" | "number" | "wide", sort(row)}; a click on a head sorts.
+function table(columns, rows, attributes) {
+  const body = el("tbody", null);
+  let sorted = null;
+  let falling = true;
+  const draw = () => {
+    const shown = sorted === null ? rows : [...rows].sort((a, b) => compare(sorted.sort(a), sorted.sort(b)) * (falling ? -1 : 1));
+    body.replaceChildren(...shown.map((row) => el("tr", null, columns.map((column) => el("td", { class: column.kind }, column.cell(row))))));
+  };
+  const heads = columns.map((column) => {
+    const click = () => {
+      falling = sorted === column ? !falling : column.kind !== "text";
+      sorted = column;
+      for (const [place, each] of heads.entries()) {
+        if (columns[place] === column) each.setAttribute("aria-sort", falling ? "descending" : "ascending");
+        else each.removeAttribute("aria-sort");
+      }
+      draw();
+    };
+    const title = column.sort ? el("button", { type: "button", class: "head", onclick: click }, column.title) : column.title;
+    return el("th", { class: column.kind, scope: "col" }, title);
+  });
+  draw();
+  return el("div", { class: "scroll" }, el("table", attributes, el("thead", null, el("tr", null, heads)), body));
+}
+
+function compare(a, b) {
+  return typeof a === "string" ? a.localeCompare(b) : (a ?? -Infinity) - (b ?? -Infinity);
+}
+
+function section(id, title, about, ...children) {
+  const text = about ? el("p", { class: "about" }, about) : null;
+  return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), text, children);
+}
+
+function tile(value, label, about) {
+  return el("div", { class: "tile", title: about }, el("b", null, value), el("span", null, label));
+}

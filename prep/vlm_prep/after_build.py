@@ -1,0 +1,38 @@
+"""What follows a build, where the mix is small enough: its audit and its report. The mix is whole before it begins."""
+
+from pathlib import Path
+
+from vlm_catalogs.config.audit_section import AuditSection
+from vlm_catalogs.console import fact, note
+from vlm_catalogs.errors import UserError
+from vlm_catalogs.manifest import read_manifest
+
+SMALL_MIX = 100_000
+"""A mix of more samples is audited only when asked: a build after a change of its weights is to take seconds."""
+
+
+def audit_and_report(version: Path, section: AuditSection) -> None:
+    """Write ``audit.json`` and ``report.html`` of a mix version, or say why not.
+
+    What the user could mend is no error here: the mix is built and may be used.
+    """
+    if section.at_build == "never":
+        return
+    num_samples = sum(one.num_converted + one.num_rejected for one in read_manifest(version).datasets)
+    if section.at_build == "auto" and num_samples > SMALL_MIX:
+        again = f"vlm-prep audit {version} and vlm-prep report {version}"
+        note(f"{num_samples:,} samples: not audited now ([mix.audit] at_build); {again} take a while")
+        return
+    from vlm_prep.audit import run_audit, write_audit
+    from vlm_prep.audit.shown import broken_text, summary
+    from vlm_prep.report import write_report
+
+    try:
+        audit = run_audit(str(version), section=section)
+        for text in broken_text(audit):
+            note(text)
+        fact(summary(audit))
+        write_audit(audit)
+        fact(f"report: {write_report(str(version))}")
+    except UserError as error:
+        note(f"the mix is built, but not its audit and report: {error}")

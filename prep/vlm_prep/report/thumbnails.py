@@ -1,0 +1,130 @@
+"""Small pictures of media for a page: re-encoded, upright, of bounded size and number; never the files themselves."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageOps
+
+from vlm_catalogs.decode import MEDIA_ERRORS, BrokenMedia, rgb_pixels, to_rgb, video_frames
+from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.layout import shard_name
+from vlm_catalogs.sample import MediaFacts
+from vlm_catalogs.shard_reader import ShardReader
+
+SIDE = 224
+"""Pixels of the longer side."""
+QUALITY = 72
+MOST_OF_A_SAMPLE = 4
+MOST_PIXELS = 64_000_000
+"""A larger medium is not decoded for a thumbnail."""
+THREADS = 2
+
+
+class Place(NamedTuple):
+    """Where a sample stands in the shards; None for one that conversion rejected."""
+
+    part: tuple[str, str]
+    """Its dataset, and the name of the part."""
+    shard: int | None
+    index_in_shard: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictured:
+    """A sample of a page whose first media are to be pictured."""
+
+    place: int
+    """On the page."""
+    folder: Path
+    shard: int
+    index_in_shard: int
+    num_media: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnails:
+    """The small pictures of a page."""
+
+    urls: list[str]
+    """``data:`` URLs."""
+    places: dict[tuple[int, int], int]
+    """(place of the sample on the page, place of the medium in it) -> number in ``urls``."""
+    num_unreadable: int
+    """Media that could not be read or decoded."""
+
+
+def plan_pictures(
+    folders: Mapping[tuple[str, str], Path], places: Sequence[Place], num_media: Sequence[int], *, most: int
+) -> list[Pictured]:
+    """The samples to picture, in their order, until ``most`` media are taken; ``folders``: where each part lies."""
+    planned, left = [], most
+    for number, (place, media) in enumerate(zip(places, num_media, strict=True)):
+        taken = min(media, MOST_OF_A_SAMPLE, left)
+        if taken > 0 and place.shard is not None and place.index_in_shard is not None:
+            stored = {"folder": folders[place.part], "shard": place.shard, "index_in_shard": place.index_in_shard}
+            planned.append(Pictured(place=number, num_media=taken, **stored))  # type: ignore[arg-type]
+            left -= taken
+    return planned
+
+
+def make_thumbnails(planned: Sequence[Pictured], *, most_bytes: int) -> Thumbnails:
+    """The thumbnails of ``planned``, as long as they fit into ``most_bytes``."""
+    urls: list[str] = []
+    places: dict[tuple[int, int], int] = {}
+    num_unreadable = num_bytes = 0
+    with ThreadPoolExecutor(THREADS) as threads:
+        for one, pictures in zip(planned, threads.map(_urls, planned), strict=True):
+            for position, url in enumerate(pictures):
+                if url is None:
+                    num_unreadable += 1
+                elif num_bytes + len(url) <= most_bytes:
+                    num_bytes += len(url)
+                    places[one.place, position] = len(urls)
+                    urls.append(url)
+    return Thumbnails(urls=urls, places=places, num_unreadable=num_unreadable)
+
+
+def _urls(one: Pictured) -> list[str | None]:
+    """A URL for each medium; None for one that cannot be read: a page is no place to fail for a damaged shard."""
+    try:
+        with ShardReader(one.folder / shard_name(one.shard)) as reader:
+            sample = reader.read(one.index_in_shard)
+            return [_url(facts, sample.medium(facts.name)) for facts in sample.media_table[: one.num_media]]
+    except (DataError, StorageError):
+        return [None] * one.num_media
+
+
+def _url(facts: MediaFacts, content: memoryview) -> str | None:
+    if facts.width * facts.height > MOST_PIXELS:
+        return None
+    try:
+        small = _small_frame(content) if facts.kind == "video" else _small_image(content)
+    except MEDIA_ERRORS:
+        return None
+    file = BytesIO()
+    small.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _small_image(content: memoryview) -> Image.Image:
+    with Image.open(BytesIO(content)) as image:
+        image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG decodes at an eighth of its size as fast as it is small
+        image.thumbnail((2 * SIDE, 2 * SIDE))
+        return _fit(to_rgb(ImageOps.exif_transpose(image)))
+
+
+def _small_frame(content: memoryview) -> Image.Image:
+    frame = next(video_frames(content), None)
+    if frame is None:
+        raise BrokenMedia("no frame decodes")
+    return _fit(Image.fromarray(rgb_pixels(frame)))
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return image
