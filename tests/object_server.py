@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import struct
 import subprocess
 import sys
 import threading
@@ -27,9 +28,10 @@ def free_port() -> int:
     """Free, and so low that the store's own second port, 10,000 above, is one too."""
     while True:
         port = random.randint(15_000, 30_000)
-        with socket.socket() as listener:
+        with socket.socket() as listener, socket.socket() as second:
             try:
                 listener.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
             return port
@@ -123,11 +125,12 @@ class ObjectServer:
 
 class FaultyProxy:
     """Passes requests on to a server; every third is answered 503, or every other long body is cut in its middle, or
-    bodies come slowly."""
+    ends there with a reset, or bodies come slowly."""
 
-    def __init__(self, port: int, *, fault: str) -> None:
+    def __init__(self, port: int, *, fault: str, pause: float = 0.2) -> None:
         proxy = self
         self.fault = fault
+        self.pause = pause
         self.num_requests = 0
         self.num_faults = 0
 
@@ -154,21 +157,26 @@ class FaultyProxy:
                 if self.command != "HEAD" and answer.getheader("Content-Length") is None:
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                cut = proxy.fault == "cut" and self.command == "GET" and len(content) > 4096
+                cut = proxy.fault in ("cut", "reset") and self.command == "GET" and len(content) > 4096
                 if cut and proxy.num_requests % 2 == 0:
                     proxy.num_faults += 1
                     self.wfile.write(content[: len(content) // 2])
                     self.close_connection = True
+                    if proxy.fault == "reset":  # closing without lingering sends RST instead of FIN
+                        self.wfile.flush()
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        self.connection.close()
                     return
                 if self.command != "HEAD":
                     self.send_body(content)
 
             def send_body(self, content: bytes) -> None:
+                proxy.num_faults += proxy.fault == "slow" and len(content) > SLOW_BYTES
                 size = SLOW_BYTES if proxy.fault == "slow" else len(content) or 1
                 with suppress(ConnectionError):  # who asked may be killed
                     for begin in range(0, len(content), size):
                         self.wfile.write(content[begin : begin + size])
-                        time.sleep(0.2 if proxy.fault == "slow" else 0)
+                        time.sleep(proxy.pause if proxy.fault == "slow" else 0)
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_request
 

@@ -277,11 +277,11 @@ def test_a_range_of_damaged_media_is_found_too(
     assert "came from films.tar" in str(error.value)
 
 
-@pytest.mark.parametrize("fault", ["503", "cut"])
+@pytest.mark.parametrize("fault", ["503", "cut", "reset", "slow"])
 def test_a_failing_server_changes_nothing(
     server: ObjectServer, mix: OpenMix, expected: list[str], tmp_path: Path, fault: str
 ) -> None:
-    proxy = FaultyProxy(server.port, fault=fault)
+    proxy = FaultyProxy(server.port, fault=fault, pause=0.02)
     try:
         failing = ObjectStore(server.credentials(tmp_path / "planted.secret", url=proxy.url))
         with closing(open_store(mix, failing, tmp_path / "cache", fetch_ahead=0)) as store:
@@ -289,6 +289,42 @@ def test_a_failing_server_changes_nothing(
     finally:
         proxy.close()
     assert proxy.num_faults >= 2
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_ten_seconds_in_the_middle_changes_nothing(
+    mix: OpenMix, expected: list[str], tmp_path: Path
+) -> None:
+    """A server of its own: it is stopped, with its port closed, once some shards have come, and started again."""
+    own = ObjectServer(tmp_path / "store")
+    own.start()
+    away = {"from": 0.0, "to": 0.0}
+    try:
+        folder = tmp_path / "mix"
+        own_mix = stored(make_mix(folder, SIZES), BUCKET)
+        own.fill(BUCKET, folder)
+        store_of_it = ObjectStore(own.credentials(tmp_path / "planted.secret"))
+        cache = tmp_path / "cache"
+        with closing(open_store(own_mix, store_of_it, cache, fetch_ahead=0)) as store:
+
+            def stop_and_start() -> None:
+                while len(files_of(cache)) < 3:
+                    time.sleep(0.01)
+                own.stop()
+                away["from"] = time.monotonic()
+                time.sleep(10)
+                away["to"] = time.monotonic()
+                own.start()
+
+            breaker = threading.Thread(target=stop_and_start)
+            breaker.start()
+            assert read_all(store, plan(own_mix), seconds_per_step=0.05) == expected
+            ended = time.monotonic()
+            breaker.join()
+        assert 0 < away["to"] < ended  # it was read to its end, and not before the server came back
+        assert away["to"] - away["from"] >= 10
+    finally:
+        own.stop()
 
 
 def test_a_folder_of_other_files_is_never_a_cache(mix: OpenMix, objects: ObjectStore, tmp_path: Path) -> None:
