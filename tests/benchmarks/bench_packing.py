@@ -2,9 +2,7 @@
 
 Peers: the same samples padded, four to a micro-batch in random order; the same packed rows under the dense causal mask
 that transformers builds from text positions. Lengths are log-normal, mean 0.2 of the row; every third sample has a
-picture. Then the cost of per-sample losses: a step with sums, lines and files against one with a single sum (on a busy
-machine the difference drowns in noise), and their own time alone as a share of the step. Medians of ROUNDS interleaved
-rounds after one to warm up. One JSON line per figure.
+picture. Medians of ROUNDS interleaved rounds after one to warm up. One JSON line per figure.
 """
 
 import json
@@ -21,14 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_train import loop
 from vlm_train.loop import Precision, Trainer
 from vlm_train.make_tiny import make_tiny
 from vlm_train.models import load_family
 from vlm_train.models.family import Batch, EncodedMedium, EncodedSample
 from vlm_train.optimizer import OptimizerSettings, build_optimizer
-from vlm_train.planned_rows import PlannedRow
-from vlm_train.sample_loss import SampleLossLog
+from vlm_train.shard_parameters import WholeForward
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 ROWS = 4
@@ -107,7 +103,7 @@ def trainer_of(folder: Path, family: Any) -> Trainer:
     )
     optimizer = build_optimizer(module.named_parameters(), settings)
     precision = Precision(master=torch.float32, compute=torch.float32)
-    return Trainer(module, family, optimizer, precision=precision, grad_norm_clip=1.0)
+    return Trainer(WholeForward(module, family), optimizer, precision=precision, grad_norm_clip=1.0)
 
 
 def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
@@ -134,9 +130,9 @@ def bench_rows(folder: Path, row_tokens: int) -> None:
     ours, dense = trainer_of(folder, family), trainer_of(folder, DenseMask(family))
     seconds = interleaved(
         {
-            "packed": lambda: _take(ours, packed),
-            "padded": lambda: _take(ours, padded),
-            "dense mask": lambda: _take(dense, packed),
+            "packed": lambda: take(ours, packed),
+            "padded": lambda: take(ours, padded),
+            "dense mask": lambda: take(dense, packed),
         },
         ROUNDS,
     )
@@ -144,76 +140,14 @@ def bench_rows(folder: Path, row_tokens: int) -> None:
     speed = {name: useful / statistics.median(times) for name, times in seconds.items()}
     padding = {name: _padding(batches) for name, batches in (("packed", packed), ("padded", padded))}
     for peer in ("padded", "dense mask"):
-        _print(
+        print_figure(
             figure=f"training on packed rows of {row_tokens}", unit="useful tokens/s", ours=speed["packed"],
             peer_name=peer, peer=speed[peer], ratio=speed["packed"] / speed[peer],
             padding_share=padding["packed"], peer_padding_share=padding.get(peer, padding["packed"]),
         )  # fmt: skip
 
 
-def bench_sample_loss(folder: Path, scratch: Path) -> None:
-    """Each round takes the same step with the losses kept and without; the file is written every ten steps."""
-    family: Any = load_family(str(folder), "qwen3_vl")
-    rows = packed_rows(samples_of(1024, ROWS, family.placeholder_ids[0]), 1024)
-    batches = [family.collate([row]) for row in rows]
-    planned = [_planned(one, row, position) for row, some in enumerate(rows) for position, one in enumerate(some)]
-    trainer = trainer_of(folder, family)
-    log = SampleLossLog(scratch, attempt=1, steps_per_write=10)
-
-    def kept() -> None:
-        for _ in range(10):
-            log.add(0, planned, trainer.take_step(batches, step=1).samples)
-
-    def dropped() -> None:
-        for _ in range(10):
-            with _one_sum():
-                trainer.take_step([_nameless(batch) for batch in batches], step=1)
-
-    seconds = interleaved({"kept": kept, "dropped": dropped}, ROUNDS)
-    cost = statistics.median(one / other - 1 for one, other in zip(seconds["kept"], seconds["dropped"], strict=True))
-    medians = {name: statistics.median(times) / 10 for name, times in seconds.items()}
-    _print(
-        figure="step with per-sample losses", unit="s", ours=medians["kept"], peer_name="step with one sum",
-        peer=medians["dropped"], ratio=medians["kept"] / medians["dropped"], median_of_paired_costs=cost,
-    )  # fmt: skip
-    began = time.perf_counter()
-    for _ in range(10):
-        for batch in batches:
-            loop.sample_sums(torch.ones(len(batch.targets_N)), batch.samples_N, num_samples=len(batch.sample_ids))
-        losses = loop.sample_losses(batches, [1.0] * len(planned))
-        log.add(0, planned, losses)
-    direct = (time.perf_counter() - began) / 10
-    _print(
-        figure="per-sample losses alone", unit="s a step", ours=direct, peer_name="the step",
-        peer=medians["dropped"], ratio=direct / medians["dropped"],
-    )  # fmt: skip
-
-
-class _one_sum:
-    """Inside, the loss of a micro-batch is a single sum."""
-
-    def __enter__(self) -> None:
-        self._before = loop.sample_sums
-        loop.sample_sums = lambda losses_N, _samples, *, num_samples: losses_N.detach().double().sum().reshape(1)
-
-    def __exit__(self, *_: object) -> None:
-        loop.sample_sums = self._before
-
-
-def _nameless(batch: Batch) -> Batch:
-    """The batch as one sample."""
-    total = (sum(batch.lengths),)
-    return replace(batch, datasets=("",), sample_ids=("all",), lengths=total, rows=(0,), samples_N=batch.samples_N[:0])
-
-
-def _planned(sample: EncodedSample, row: int, position: int) -> PlannedRow:
-    return PlannedRow(
-        step=0, row=row, position=position, dataset=sample.dataset, sample_id=sample.sample_id, sample_key=row,
-        alternative=0, part="p", shard=0, index_in_shard=0, tokens=1, supervised_tokens=1, status="planned",
-    )  # fmt: skip
-
-
-def _take(trainer: Trainer, batches: Sequence[Batch]) -> None:
+def take(trainer: Trainer, batches: Sequence[Batch]) -> None:
     trainer.take_step(batches, step=1)
 
 
@@ -222,7 +156,7 @@ def _padding(batches: Sequence[Batch]) -> float:
     return padding / (padding + sum(batch.num_tokens for batch in batches))
 
 
-def _print(**values: Any) -> None:
+def print_figure(**values: Any) -> None:
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
     print(json.dumps({**rounded, "rounds": ROUNDS}), flush=True)
 
@@ -234,7 +168,6 @@ def main() -> None:
         make_tiny("qwen3_vl", folder)
         for row_tokens in (1024, 4096):
             bench_rows(folder, row_tokens)
-        bench_sample_loss(folder, Path(scratch))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,17 @@ PART = "part-0"
 SAMPLES_PER_SHARD = 4
 
 
-def make_mix(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> OpenMix:
-    """A mix of datasets of (samples, bytes of the medium of each), four samples a shard, all below ``folder``."""
+def make_mix(
+    folder: Path, sizes: Mapping[str, tuple[int, int]], *, samples_per_shard: int = SAMPLES_PER_SHARD
+) -> OpenMix:
+    """A mix of datasets of (samples, bytes of the medium of each), all below ``folder``."""
     for name, (num_samples, num_bytes) in sizes.items():
-        write_part(part_folder(folder / "shards" / name, PART), name, num_samples, num_bytes)
+        write_part(part_folder(folder / "shards" / name, PART), name, num_samples, num_bytes, samples_per_shard)
+    return describe_mix(folder, sizes)
+
+
+def describe_mix(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> OpenMix:
+    """The mix of parts that stand below ``folder``."""
     datasets = [
         MixDataset(
             name=name, format="jsonl", weight=1.0, share=1 / len(sizes), num_draws=num_samples,
@@ -59,10 +66,12 @@ def plan(mix: OpenMix, *, rows_per_step: int = 2, draws: Mapping[str, int] | Non
     return plan_epoch(datasets, epoch=0, order=OrderSettings(seed=1, rows_per_step=rows_per_step))
 
 
-def write_part(folder: Path, dataset: str, num_samples: int, num_bytes: int) -> None:
+def write_part(
+    folder: Path, dataset: str, num_samples: int, num_bytes: int, samples_per_shard: int = SAMPLES_PER_SHARD
+) -> None:
     folder.mkdir(parents=True)
     noise = random.Random(dataset)
-    writer = ShardWriter(folder, size_limit=SAMPLES_PER_SHARD * (num_bytes + 700))
+    writer = ShardWriter(folder, size_limit=samples_per_shard * (num_bytes + 700))
     positions = []
     for number in range(num_samples):
         media = noise.randbytes(num_bytes)
