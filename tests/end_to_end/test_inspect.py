@@ -1,6 +1,7 @@
 """``vlm-train inspect``: what is printed is what is trained on."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,10 @@ def test_only_the_answer_with_its_end_is_marked(toml: str, capsys: pytest.Captur
     assert f"«{answer(number)}<|im_end|>»" in said
     assert said.count("«") == 1
     assert ("image_0: " if number == 0 else "video_0: ") in said
-    assert "1 samples have no supervised token and are left out, such as:\n  demo/data.jsonl#000000002" in said
+    assert "1 samples have no supervised token and are left out:\n  demo/data.jsonl#000000002" in said
+    spans = re.findall(r"(user|assistant): tokens (\d+) to (\d+), (?:supervised (\d+) to (\d+)|not supervised)", said)
+    assert [role for role, *_ in spans] == ["user", "assistant"]
+    assert spans[0][3] == "" and int(spans[1][1]) < int(spans[1][3]) < int(spans[1][4]) <= int(spans[1][2])
 
 
 def test_json_has_the_numbers_of_the_index(toml: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +71,10 @@ def test_json_has_the_numbers_of_the_index(toml: str, capsys: pytest.CaptureFixt
     assistant = found["turns"][-1]
     assert assistant["supervised"] == f"{answer(0)}<|im_end|>"
     assert found["supervised_tokens"] == assistant["supervised_end"] - assistant["supervised_begin"]
+    assert [turn["role"] for turn in found["turns"]] == ["user", "assistant"]
+    mix = found["mix"]
+    assert (mix["samples"], mix["without_labels"]) == (2, ["demo/data.jsonl#000000002"])
+    assert 0 < found["supervised_tokens"] < mix["supervised_tokens"] < mix["tokens"]
 
 
 def test_a_sample_that_is_not_there_is_said(toml: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,6 +239,20 @@ def test_a_used_output_dir_is_refused_by_name(
     assert named in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_another_mix_length_or_length_policy(
+    place: Place, whole: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = ["--set", "mix.name=other", "--set", "policy.model_max_length=256", "--set", "mix.length_policy=cut_text"]
+    command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", place.toml, *changed]
+    subprocess.run(command, check=True, capture_output=True, env=one_thread(), cwd=place.folder)
+    assert place.main(whole, *changed, "--resume") == 2
+    said = capsys.readouterr().err
+    assert "cannot be resumed, because the batches would not go on as they began" in said
+    for named in ("mix: it was '", "encoding: it was '", "mix.length_policy: it was 'drop', now it is 'cut_text'"):
+        assert named in said
+    assert "policy.model_max_length: it was 512, now it is 256" in said
+
+
 def test_a_damaged_checkpoint_is_an_error_never_a_restart(
     place: Place, whole: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -38,9 +38,9 @@ def inspect_config(config: Config, *, sample: str | None, as_json: bool) -> int:
     renderer = load_renderers(config, mix)[row["dataset"]]
     rendered = renderer.render(found.conversation(0), found.media_table)
     if as_json:
-        result(json_text.dumps(_as_json(row, rendered, renderer)))
+        result(json_text.dumps({**_as_json(row, rendered, renderer), "mix": asdict(label_facts(selection))}))
     else:
-        result("\n".join([*_sample_lines(row, rendered, renderer), "", *_mix_lines(selection)]))
+        result("\n".join([*_sample_lines(row, rendered, renderer), "", *_mix_lines(label_facts(selection))]))
     return 0
 
 
@@ -136,15 +136,33 @@ def _shortened(ids: Sequence[int]) -> list[int]:
     return short
 
 
-def _mix_lines(selection: pa.Table) -> list[str]:
-    """The share of supervised tokens in what is selected, and the samples that have none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFacts:
+    """What a selection says about labels."""
+
+    samples: int
+    """Selected."""
+    tokens: int
+    supervised_tokens: int
+    without_labels: tuple[str, ...]
+    """``dataset/sample_id`` of every sample that has no supervised token, and so is left out."""
+
+
+def label_facts(selection: pa.Table) -> LabelFacts:
+    """The supervised tokens of what is selected, and the samples that have none."""
     chosen = selection.filter(selection["selected"])
     total, supervised = (pc.sum(chosen[name]).as_py() or 0 for name in ("total_tokens", "supervised_tokens"))
-    unlabelled = selection.filter(pc.equal(selection["reason"], ZERO_LABELS))
-    share = supervised / max(1, total)
-    lines = [f"the mix: {chosen.num_rows:,} samples selected, {total:,} tokens, {share:.1%} of them supervised"]
-    if unlabelled.num_rows:
-        names = unlabelled.slice(0, NUM_SHOWN).to_pylist()
-        lines.append(f"{unlabelled.num_rows:,} samples have no supervised token and are left out, such as:")
-        lines += [f"  {one['dataset']}/{one['sample_id']}" for one in names]
+    unlabelled = selection.filter(pc.equal(selection["reason"], ZERO_LABELS)).select(["dataset", "sample_id"])
+    names = tuple(f"{one['dataset']}/{one['sample_id']}" for one in unlabelled.to_pylist())
+    return LabelFacts(samples=chosen.num_rows, tokens=total, supervised_tokens=supervised, without_labels=names)
+
+
+def _mix_lines(facts: LabelFacts) -> list[str]:
+    share = facts.supervised_tokens / max(1, facts.tokens)
+    lines = [f"the mix: {facts.samples:,} samples selected, {facts.tokens:,} tokens, {share:.1%} of them supervised"]
+    if facts.without_labels:
+        lines.append(f"{len(facts.without_labels):,} samples have no supervised token and are left out:")
+        lines += [f"  {name}" for name in facts.without_labels[:NUM_SHOWN]]
+        more = len(facts.without_labels) - NUM_SHOWN
+        lines += [f"  and {more:,} more: --json lists all"] if more > 0 else []
     return lines
