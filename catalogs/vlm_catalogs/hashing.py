@@ -1,7 +1,7 @@
 """Content hashes and order keys; all xxh3, stored as 32 hex characters or as an unsigned 64-bit integer."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import xxhash
@@ -42,6 +42,12 @@ def order_keys(prefix: Iterable[object], ids: Iterable[str]) -> list[int]:
 def sample_key(dataset: str, sample_id: str) -> int:
     """The unsigned 64-bit key of (dataset, sample_id) in the index tables."""
     return order_key(dataset, sample_id)
+
+
+def sample_keys(dataset: str) -> Callable[[str], int]:
+    """``sample_key`` of a dataset's ids, its name spelled once."""
+    begin = _field(dataset)
+    return lambda sample_id: xxhash.xxh3_64_intdigest(begin + _field(sample_id))
 
 
 def _field(value: object) -> bytes:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_catalogs.errors import DataError
-from vlm_prep.index_tables import ROW_GROUP_ROWS
+from vlm_prep.row_groups import ROW_GROUP_ROWS
 from vlm_prep.staging import publish_file, writing
 
 

@@ -74,7 +74,7 @@ def _stage_part(task: ConvertTask) -> Path:
     with writing(folder):
         folder.mkdir()
     writer = ShardWriter(folder)
-    tables = IndexTables(dataset=task.source.name, part=task.part.name)
+    tables = IndexTables(folder, dataset=task.source.name, part=task.part.name)
     with few_collections():
         for raw in raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
@@ -83,8 +83,8 @@ def _stage_part(task: ConvertTask) -> Path:
             else:
                 tables.add_rejected(sample)
     shards = writer.finish()
+    tables.write(shards)
     with writing(folder):
-        tables.write(folder, shards)
         record = _record(task, folder, tables, shards)
         (folder / PART_FILE).write_text(record.as_json())
     return folder

@@ -2,70 +2,64 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vlm_catalogs.hashing import order_keys
+from vlm_catalogs.hashing import sample_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
 from vlm_prep.built_sample import BuiltMedium, BuiltSample, media_hash
 from vlm_prep.mds_shard import ClosedShard, ShardPosition
 from vlm_prep.naming import short_name
 from vlm_prep.raw_sample import RejectedSample
+from vlm_prep.row_groups import Row, RowGroups, TableFile
 
-ROW_GROUP_ROWS = 1 << 16
-"""Fixed, so that the same rows give the same bytes (semantics A5)."""
-
-Row = tuple[str | int | float | bool | None, ...]
-"""One row of a table, without what is the same for the whole part or known only when its shards are closed: a plain
-tuple, because a dict for each row costs more than reading the sample's headers does."""
-
-FILLED_FIELDS = ("dataset", "sample_key", "part", "byte_begin", "byte_end")
-SAMPLE_FIELDS, MEDIA_FIELDS, TEXT_FIELDS = (
-    tuple(name for name in schema.names if name not in FILLED_FIELDS) for schema in (SAMPLES, MEDIA, TEXTS)
-)
-"""The columns of the rows, in the order of the schemas."""
-NOTHING_KEPT: Row = (None,) * (len(SAMPLE_FIELDS) - SAMPLE_FIELDS.index("num_turns"))
+BYTE_RANGE = ("byte_begin", "byte_end")
+"""What the rows of samples get when the shards are closed."""
+OPEN_SAMPLES = pa.schema([field for field in SAMPLES if field.name not in BYTE_RANGE])
+NOTHING_KEPT: Row = (None,) * (len(OPEN_SAMPLES) - OPEN_SAMPLES.names.index("num_turns") - len(("part",)))
 
 
 class IndexTables:
-    """Collects the rows of one part."""
+    """Collects the rows of one part and writes them into ``folder``; media and texts leave memory by row groups."""
 
-    def __init__(self, *, dataset: str, part: str) -> None:
-        self._dataset = dataset
-        self._part = part
-        self._samples: list[Row] = []
-        self._media: list[Row] = []
-        self._texts: list[Row] = []
+    def __init__(self, folder: Path, *, dataset: str, part: str) -> None:
+        same = {"dataset": dataset, "part": part}
+        self._samples, self._media, self._texts = (
+            RowGroups(schema, same=same) for schema in (OPEN_SAMPLES, MEDIA, TEXTS)
+        )
+        self._sample_groups: list[pa.Table] = []
+        self._samples_path = folder / "samples.parquet"
+        self._media_file = TableFile(folder / "media.parquet", MEDIA)
+        self._texts_file = TableFile(folder / "texts.parquet", TEXTS)
+        self._key_of = sample_keys(dataset)
+        self.num_kept = 0
+        """Samples that stand in shards."""
+        self.num_rejected = 0
+        """Samples that left by a named door."""
         self.num_out_of_order = 0
         """Samples whose members stand in another order in one tar than in another."""
-
-    @property
-    def num_kept(self) -> int:
-        """Samples that stand in shards."""
-        return len(self._texts)
-
-    @property
-    def num_rejected(self) -> int:
-        """Samples that left by a named door."""
-        return len(self._samples) - len(self._texts)
 
     def add_rejected(self, sample: RejectedSample) -> None:
         """Note a sample that is not stored."""
         origin, detail = sample.origin, storable(sample.rejected.detail)
+        self.num_rejected += 1
         self.num_out_of_order += origin.out_of_order
-        place = (origin.sample_id, sample.source_id, origin.source_uri, origin.member, origin.byte_offset)
-        self._samples.append((*place, "rejected", sample.rejected.reason, detail, *NOTHING_KEPT))
+        key = self._key_of(origin.sample_id)
+        place = (origin.sample_id, key, sample.source_id, origin.source_uri, origin.member, origin.byte_offset)
+        self._samples.rows.append((*place, "rejected", sample.rejected.reason, detail, *NOTHING_KEPT))
+        self._sample_groups += self._samples.take_full()
 
     def add_kept(self, sample: BuiltSample, position: ShardPosition) -> None:
         """Note a sample that stands in a shard."""
         origin, texts, media = sample.origin, sample.texts, sample.media
+        self.num_kept += 1
         self.num_out_of_order += origin.out_of_order
+        key = self._key_of(origin.sample_id)
         kinds = [medium.header.kind for medium in media]
-        self._samples.append(
+        self._samples.rows.append(
             (
                 origin.sample_id,
+                key,
                 sample.source_id,
                 origin.source_uri,
                 origin.member,
@@ -84,40 +78,38 @@ class IndexTables:
                 position.index,
             )
         )
-        self._media += [_media_row(origin.sample_id, number, medium) for number, medium in enumerate(media)]
-        self._texts.append((origin.sample_id, texts.messages_json, texts.alternatives_json))
+        self._media.rows += [_media_row(origin.sample_id, key, number, medium) for number, medium in enumerate(media)]
+        self._texts.rows.append((origin.sample_id, key, texts.messages_json, texts.alternatives_json))
+        self._texts.num_bytes += len(texts.messages_json) + len(texts.alternatives_json)
+        if self._samples.is_full or self._media.is_full or self._texts.is_full:
+            self._sample_groups += self._samples.take_full()
+            self._media_file.write(self._media.take_full())
+            self._texts_file.write(self._texts.take_full())
 
-    def write(self, folder: Path, shards: Sequence[ClosedShard]) -> None:
-        """Write samples, media and texts.parquet, with the byte ranges of the closed shards."""
-        samples = _columns(SAMPLE_FIELDS, self._samples)
-        places = list(zip(samples["shard"], samples["index_in_shard"], strict=True))
-        for name, end in (("byte_begin", 0), ("byte_end", 1)):
-            samples[name] = [None if shard is None else shards[shard].offsets[index + end] for shard, index in places]
-        ids = samples["sample_id"]
-        keys = dict(zip(ids, order_keys([self._dataset], ids), strict=True))
-        self._write(samples, keys, SAMPLES, folder / "samples.parquet")
-        self._write(_columns(MEDIA_FIELDS, self._media), keys, MEDIA, folder / "media.parquet")
-        self._write(_columns(TEXT_FIELDS, self._texts), keys, TEXTS, folder / "texts.parquet")
-
-    def _write(self, columns: dict[str, Sequence[Any]], keys: dict[str, int], schema: pa.Schema, path: Path) -> None:
-        ids = columns["sample_id"]
-        columns["sample_key"] = [keys[sample_id] for sample_id in ids]
-        same = {"dataset": self._dataset, "part": self._part}
-        arrays = [
-            pa.repeat(same[field.name], len(ids)) if field.name in same else pa.array(columns[field.name], field.type)
-            for field in schema
-        ]
-        write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    def write(self, shards: Sequence[ClosedShard]) -> None:
+        """Write what is left, and the samples with the byte ranges of the closed shards. Raises StorageError."""
+        samples_file = TableFile(self._samples_path, SAMPLES)
+        self._sample_groups += self._samples.take_rest()
+        samples_file.write(_with_byte_ranges(group, shards) for group in self._sample_groups)
+        self._media_file.write(self._media.take_rest())
+        self._texts_file.write(self._texts.take_rest())
+        for file in (samples_file, self._media_file, self._texts_file):
+            file.close()
 
 
-def _columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
-    return dict(zip(names, zip(*rows, strict=True) if rows else ((),) * len(names), strict=True))
+def _with_byte_ranges(samples: pa.Table, shards: Sequence[ClosedShard]) -> pa.Table:
+    places = list(zip(samples["shard"].to_pylist(), samples["index_in_shard"].to_pylist(), strict=True))
+    for name, end in zip(BYTE_RANGE, (0, 1), strict=True):
+        offsets = [None if shard is None else shards[shard].offsets[index + end] for shard, index in places]
+        samples = samples.append_column(name, pa.array(offsets, pa.int64()))
+    return samples.select(SAMPLES.names)
 
 
-def _media_row(sample_id: str, number: int, medium: BuiltMedium) -> Row:
+def _media_row(sample_id: str, key: int, number: int, medium: BuiltMedium) -> Row:
     header = medium.header
     return (
         sample_id,
+        key,
         number,
         medium.name,
         short_name(medium.source_name),
@@ -140,8 +132,3 @@ def _media_row(sample_id: str, number: int, medium: BuiltMedium) -> Row:
 def storable(text: str) -> str:
     """Text for a Parquet column: what is no UTF-8 (a lone surrogate) is shown escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table with fixed row groups: the same rows give the same bytes."""
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")

@@ -13,8 +13,8 @@ from vlm_catalogs.manifest import Manifest, manifest_text, read_manifest
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
-from vlm_prep.index_tables import write_table
 from vlm_prep.mix import PreparedSource, make_manifest
+from vlm_prep.row_groups import write_table
 from vlm_prep.select import Selection
 from vlm_prep.select_stage import count_selected, count_tokens
 from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing

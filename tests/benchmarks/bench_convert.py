@@ -49,6 +49,7 @@ def convert_ours(root: Path, out: Path, *, num_workers: int) -> float:
             part=part,
             layout=out / "layout",
             staging=out / "staging",
+            scratch=out / "staging",
             limits=Limits(max_sample_bytes=1 << 28),
         )
         for part in plan_i4(source, allow_missing_tars=False)[0]

@@ -48,7 +48,15 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
     for part in parts:
         limits = Limits(max_sample_bytes=max_sample_bytes)
         stage_part(
-            ConvertTask(source=source, file_format=file_format, part=part, layout=folder, staging=folder, limits=limits)
+            ConvertTask(
+                source=source,
+                file_format=file_format,
+                part=part,
+                layout=folder,
+                staging=folder,
+                scratch=folder,
+                limits=limits,
+            )
         )
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

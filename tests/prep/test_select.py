@@ -9,7 +9,7 @@ import pytest
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import sample_key
 from vlm_catalogs.tables import LENGTHS, SAMPLES, SELECTION
-from vlm_prep.index_tables import write_table
+from vlm_prep.row_groups import write_table
 from vlm_prep.select import Population, Rules, open_index, read_rejections, select_samples
 from vlm_prep.selection_rules import Caps
 

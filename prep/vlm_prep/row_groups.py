@@ -1,0 +1,88 @@
+"""Rows on their way into a Parquet file, so many at a time that memory stays bounded: the same rows, the same bytes."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlm_prep.staging import writing
+
+ROW_GROUP_ROWS = 1 << 16
+ROW_GROUP_BYTES = 64 << 20
+"""A row group ends with the row that reaches either: the same rows give the same bytes (semantics A5)."""
+
+Row = tuple[str | int | float | bool | None, ...]
+"""One row, without the fields that are the same for the whole table: a plain tuple, because a dict for each row costs
+more than reading the sample's headers does."""
+
+
+class RowGroups:
+    """Collects rows and turns them into Arrow tables of one row group each."""
+
+    def __init__(self, schema: pa.Schema, *, same: Mapping[str, str]) -> None:
+        """``same``: the fields that hold one text in every row; rows have the others, in the order of the schema."""
+        self._schema = schema
+        self._same = same
+        self._names = [name for name in schema.names if name not in same]
+        self.rows: list[Row] = []
+        """Rows that are in no group yet; add to it, then ask ``is_full``."""
+        self.num_bytes = 0
+        """Of the long texts in ``rows``, counted by who adds them."""
+
+    @property
+    def is_full(self) -> bool:
+        """Are these rows enough for a row group?"""
+        return len(self.rows) >= ROW_GROUP_ROWS or self.num_bytes >= ROW_GROUP_BYTES
+
+    def take(self) -> pa.Table:
+        """The next group, whose rows are forgotten here."""
+        rows, self.rows = self.rows[:ROW_GROUP_ROWS], self.rows[ROW_GROUP_ROWS:]
+        self.num_bytes = 0
+        columns: Mapping[str, Sequence[Any]] = dict(zip(self._names, zip(*rows, strict=True), strict=False))
+        arrays = [
+            pa.repeat(self._same[field.name], len(rows))
+            if field.name in self._same
+            else pa.array(columns.get(field.name, ()), field.type)
+            for field in self._schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=self._schema)
+
+    def take_full(self) -> Iterator[pa.Table]:
+        """The groups that are full."""
+        while self.is_full:
+            yield self.take()
+
+    def take_rest(self) -> Iterator[pa.Table]:
+        """The last groups, or one without rows."""
+        yield from self.take_full()
+        yield self.take()
+
+
+class TableFile:
+    """A Parquet file that grows by row groups. A table without rows has one group, as ``write_table`` gives it one."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        with writing(path):
+            self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._is_empty = True
+
+    def write(self, groups: Iterable[pa.Table]) -> None:
+        """Add row groups. Raises StorageError."""
+        for group in groups:
+            if group.num_rows or self._is_empty:
+                with writing(self._path):
+                    self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            self._is_empty = False
+
+    def close(self) -> None:
+        """End the file. Raises StorageError."""
+        with writing(self._path):
+            self._writer.close()
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table with fixed row groups: the same rows give the same bytes."""
+    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
