@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH, SAMPLE_LOSS
+from vlm_train.checkpoint import complete_checkpoints, step_of
 from vlm_train.cli import main
 from vlm_train.epoch_files import epoch_part, hash_file
 from vlm_train.make_tiny import make_tiny
@@ -38,7 +40,6 @@ mini_batch = 2
 [train.ckpt]
 enable_checkpoint = true
 save_freq = 100
-save_mode = "sync"
 export_safetensors = false
 
 [policy]
@@ -161,6 +162,7 @@ def test_a_run_plans_and_packs_its_own_rows_and_resumes_over_epochs_of_their_own
     """Both epochs end the run, so the learning rate follows the steps of each; killed between and within epochs."""
     packing = ("--set", "train.sequence_packing=true", "--set", "train.epoch=3", "--set", "train.max_num_steps=99")
     packing += ("--set", "train.optm_decay_type='linear'", "--set", "stream.rows_per_step=2")
+    packing += ("--set", "train.ckpt.save_freq_in_epoch=1", "--set", "train.ckpt.max_keep=-1")
     assert train(folder, "own", *packing) == 0
     lines = metrics(folder, "own")
     tables = [pq.read_table(epoch_part(folder / "own", epoch)).to_pylist() for epoch in range(3)]
@@ -180,6 +182,13 @@ def test_a_run_plans_and_packs_its_own_rows_and_resumes_over_epochs_of_their_own
         assert train(folder, run, *packing, "--resume") == 0
         assert [line["step"] for line in metrics(folder, run)] == [line["step"] for line in lines]
         assert [read_part(folder, run, epoch) for epoch in range(3)] == tables
+    ends = list(accumulate(max(line["step"] for line in table) + 1 for table in tables))
+    assert saved_steps(folder, "own") == ends
+    assert saved_steps(folder, "within") == sorted({*(stop for stop in (1, 2, 4) if stop < ends[-1]), *ends})
+
+
+def saved_steps(folder: Path, run: str) -> list[int]:
+    return [step_of(path) or 0 for path in complete_checkpoints(folder / run)]
 
 
 def read_part(folder: Path, run: str, epoch: int) -> list[dict[str, Any]]:

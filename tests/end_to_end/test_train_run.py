@@ -45,7 +45,6 @@ mini_batch = 2
 [train.ckpt]
 enable_checkpoint = true
 save_freq = 4
-save_mode = "sync"
 
 [policy]
 model_name_or_path = "{folder}/model"

@@ -1,6 +1,8 @@
 import resource
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +18,9 @@ from vlm_train.checkpoint import (
     load_tensors,
     read_state,
     refuse_unmarked,
-    save_checkpoint,
+    write_checkpoint,
 )
+from vlm_train.checkpoint_saver import CheckpointSaver
 from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_lr
 
 SETTINGS = OptimizerSettings(
@@ -48,6 +51,17 @@ def train(module: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
 
 def state(step: int) -> RunState:
     return RunState(step=step, epoch=0, epoch_step=step, fingerprint={"mix": "abc", "seed": 0})
+
+
+def save_checkpoint(
+    run: Path, at: RunState, *, module: nn.Module, optimizer: Optimizer, max_keep: int, **settings: Any
+) -> Path:
+    """Save once, and see it whole."""
+    saver = CheckpointSaver(run, module=module, optimizer=optimizer, max_keep=max_keep, **settings)
+    path = saver.save(at)
+    saver.finish()
+    saver.close()
+    return path
 
 
 def test_a_reloaded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -181,3 +195,43 @@ def test_the_settings_of_today_win_over_those_of_the_checkpoint(tmp_path: Path) 
     groups = [(group["base_lr"], group["weight_decay"], group["betas"]) for group in optimizer.param_groups]
     assert groups == [(0.3, 0.5, (0.8, 0.9)), (0.2, 0.5, (0.8, 0.9))]
     assert all(optimizer.state[one]["step"] == 1 for group in optimizer.param_groups for one in group["params"])
+
+
+def test_steps_in_the_meantime_do_not_change_what_a_background_save_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = Event()
+
+    def write_later(*given: Any, **settings: Any) -> Path:
+        assert may_write.wait(timeout=60)
+        return write_checkpoint(*given, **settings)
+
+    monkeypatch.setattr("vlm_train.checkpoint_saver.write_checkpoint", write_later)
+    module, optimizer = model()
+    train(module, optimizer, range(3))
+    saver = CheckpointSaver(tmp_path, module=module, optimizer=optimizer, max_keep=5, in_background=True)
+    path = saver.save(state(3))
+    expected = train(module, optimizer, range(3, 8))
+    saver.raise_failure()
+    assert complete_checkpoints(tmp_path) == []
+    may_write.set()
+    saver.finish()
+    saver.close()
+    assert complete_checkpoints(tmp_path) == [path]
+    module, optimizer = model()
+    assert read_state(path) == state(3)
+    load_tensors(path, module=module, optimizer=optimizer)
+    assert train(module, optimizer, range(3, 8)) == expected
+
+
+def test_a_background_save_that_failed_is_told_at_the_next_step(tmp_path: Path) -> None:
+    module, optimizer = model()
+    before = save_checkpoint(tmp_path, state(1), module=module, optimizer=optimizer, max_keep=5)
+    (tmp_path / CHECKPOINTS / "step-2.tmp").write_text("a file where the folder should be")
+    saver = CheckpointSaver(tmp_path, module=module, optimizer=optimizer, max_keep=5, in_background=True)
+    saver.save(state(2))
+    with pytest.raises(StorageError, match="step-2: cannot be saved"):
+        saver.finish()
+    saver.raise_failure()  # told once
+    saver.close()
+    assert complete_checkpoints(tmp_path) == [before]

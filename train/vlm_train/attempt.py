@@ -10,6 +10,7 @@ import torch
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
 from vlm_train.checkpoint import RunState, load_tensors
+from vlm_train.checkpoint_saver import CheckpointSaver, saver_of
 from vlm_train.draws import DatasetToDraw
 from vlm_train.load import load_family_of, load_trainer, refuse_leaking_rows
 from vlm_train.loop import Trainer, seed_step
@@ -37,6 +38,7 @@ class Run:
     family: Family
     encoder: RowEncoder
     store: SampleStore
+    saver: CheckpointSaver
 
     @property
     def output_dir(self) -> Path:
@@ -78,6 +80,7 @@ def load_run(
             only_trainable=config.policy.lora is not None,
             ranks=ranks,
         )
+    saver = saver_of(config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks)
     return Run(
         config=config,
         ranks=ranks,
@@ -89,6 +92,7 @@ def load_run(
         family=family,
         encoder=encoder,
         store=store,
+        saver=saver,
     )
 
 

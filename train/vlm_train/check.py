@@ -34,8 +34,6 @@ def resolved_defaults(config: Config) -> list[str]:
     notes = [f"train.param_dtype = {train.param_dtype}: matrix products use it; weights are {train.master_dtype}"]
     if train.param_dtype == train.master_dtype:
         notes = [f"weights and matrix products are {train.master_dtype}"]
-    if train.ckpt.enable_checkpoint and train.ckpt.save_mode == "async":
-        notes.append("train.ckpt.save_mode = async: not built yet; checkpoints are saved between two steps (sync)")
     if not train.ckpt.enable_checkpoint:
         notes.append("train.ckpt.enable_checkpoint = false: a run that is interrupted starts again at step 0")
     return notes
@@ -48,7 +46,7 @@ def _check_model(config: Config) -> list[str]:
         return [f"config.json and weights of {model} (not found locally)"]
     missing = _said(lambda: result("\ntrains:\n" + "\n".join(f"  {line}" for line in describe_trainable(config))))
     if not has_weights(config):
-        missing.append(f"weights of {model} (not found locally)")
+        missing.append(f"weights of {config.policy.weights_name_or_path} (not found locally)")
     return missing
 
 
@@ -78,7 +76,7 @@ def describe_trainable(config: Config) -> list[str]:
 
 def has_weights(config: Config) -> bool:
     """Are there files with weights, in the model's folder or in the hub cache? Nothing is downloaded."""
-    model = Path(config.policy.model_name_or_path)
+    model = Path(config.policy.weights_name_or_path)
     if model.is_dir():
         return any(path for pattern in WEIGHTS for path in model.glob(pattern))
     from huggingface_hub import try_to_load_from_cache

@@ -52,27 +52,19 @@ class CheckpointFile:
     xxh3_128: str
 
 
-def save_checkpoint(
-    run: Path,
-    state: RunState,
-    *,
-    module: "nn.Module",
-    optimizer: "Optimizer",
-    max_keep: int,
-    only_trainable: bool = False,
-    ranks: Ranks = ALONE,
+def write_checkpoint(
+    run: Path, state: RunState, tensors: Mapping[str, Any], *, max_keep: int, ranks: Ranks = ALONE
 ) -> Path:
     """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
 
-    Every rank writes its shares, the first one all else. ``only_trainable`` leaves frozen weights out, for runs that
-    name their base by content.
+    Every rank writes its shares of ``tensors``, the first one all else.
 
     Raises StorageError, leaving no half of it, when the disk does not take it.
     """
     final = checkpoint_path(run, state.step)
     staging = final.with_name(f"{final.name}.tmp")
     try:
-        _write_staging(staging, state, _tensors(module, optimizer, only_trainable=only_trainable), ranks)
+        _write_staging(staging, state, tensors, ranks)
         if ranks.is_first:
             staging.rename(final)
     except OSError as error:
@@ -95,7 +87,7 @@ def _write_staging(staging: Path, state: RunState, tensors: Mapping[str, Any], r
             shutil.rmtree(staging)
         staging.mkdir(parents=True)
     ranks.wait()
-    _save_tensors(staging, tensors, is_alone=ranks.is_alone)
+    _save_tensors(staging, tensors, ranks)
     ranks.wait()
     if not ranks.is_first:
         return
@@ -153,8 +145,13 @@ def read_state(checkpoint: Path) -> RunState:
         raise DataError(f"{path}: damaged: {error}; {hint}") from error
 
 
-def _tensors(module: "nn.Module", optimizer: "Optimizer | None", *, only_trainable: bool) -> dict[str, Any]:
-    """What a checkpoint holds: weights, and the optimizer's state without its settings: today's TOML has those."""
+def checkpoint_tensors(
+    module: "nn.Module", optimizer: "Optimizer | None", *, only_trainable: bool = False
+) -> dict[str, Any]:
+    """What a checkpoint holds: weights, and the optimizer's state without its settings: today's TOML has those.
+
+    ``only_trainable`` leaves frozen weights out, for runs that name their base by content. All ranks must call it.
+    """
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         get_model_state_dict,
@@ -188,7 +185,7 @@ def load_tensors(
     )
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    state = _tensors(module, optimizer, only_trainable=only_trainable)
+    state = checkpoint_tensors(module, optimizer, only_trainable=only_trainable)
     _refuse_other_tensors(checkpoint, state)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -237,7 +234,7 @@ def _refuse_difference(
         raise ConfigError(f"{checkpoint}: holds {problem}; {len(differ)} differ: {named}{' ...' * (len(differ) > 3)}")
 
 
-def _save_tensors(folder: Path, tensors: Mapping[str, Any], *, is_alone: bool) -> None:
+def _save_tensors(folder: Path, tensors: Mapping[str, Any], ranks: Ranks) -> None:
     """Write the tensors, synced. Raises OSError."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -245,7 +242,7 @@ def _save_tensors(folder: Path, tensors: Mapping[str, Any], *, is_alone: bool) -
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         try:
-            save(dict(tensors), checkpoint_id=folder, no_dist=is_alone)
+            save(dict(tensors), checkpoint_id=folder, no_dist=ranks.is_alone, process_group=ranks.group)
         except CheckpointException as error:  # no Exception: it would pass every handler of ours
             causes = [cause for cause, _ in error.failures.values()]
             raise OSError("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)) from error

@@ -54,17 +54,17 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: boo
     if adapter and config.policy.lora is None:
         raise ConfigError(f"{run}: was trained without [policy.lora], so it has no adapters; leave --adapter out")
     if config.policy.lora is not None:
-        base = base_weights_hash(config.policy.model_name_or_path, revision=config.policy.model_revision)
+        base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.model_revision)
         if state.fingerprint.get(BASE_WEIGHTS) != base:
             raise ConfigError(
-                f"{config.policy.model_name_or_path}: its weights are not those that {checkpoint} was trained on; put "
-                "the base model back"
+                f"{config.policy.weights_name_or_path}: its weights are not those that {checkpoint} was trained on; "
+                "put the base model back"
             )
     hush_progress_bars()
     module = load_module(config, load_family_of(config))
     load_tensors(checkpoint, module=module, only_trainable=config.policy.lora is not None)
     if adapter:
-        return export_adapter(module, module.state_dict(), base=config.policy.model_name_or_path, folder=folder)
+        return export_adapter(module, module.state_dict(), base=config.policy.weights_name_or_path, folder=folder)
     return export_weights(module, module.state_dict(), config, folder)
 
 

@@ -6,7 +6,7 @@ from vlm_catalogs.console import fact, result
 from vlm_train.attempt import Run
 from vlm_train.export import adapter_path, export_path, export_weights
 from vlm_train.lora import export_adapter
-from vlm_train.run_checkpoints import save_run
+from vlm_train.run_checkpoints import save_last
 from vlm_train.shard_parameters import full_state_dict
 from vlm_train.step_stream import Place
 from vlm_train.stop_request import StopRequest
@@ -21,7 +21,7 @@ def end_stopped(run: Run, place: Place, stop: StopRequest) -> int:
     config = run.config
     saved = "nothing was saved: train.ckpt.enable_checkpoint or train.save_ckpt_at_exit is false"
     if config.train.ckpt.enable_checkpoint and config.train.save_ckpt_at_exit:
-        saved = f"saved {save_run(run, place)}; go on with: vlm-train run {config.path} --resume"
+        saved = f"saved {save_last(run, place)}; go on with: vlm-train run {config.path} --resume"
     fact(f"stopped by {stop.signal.name} after step {place.step} of {run.plan.total_steps}; {saved}")
     return SIGNAL_EXIT + stop.signal
 
@@ -32,7 +32,7 @@ def end_whole(run: Run, place: Place) -> int:
     ckpt = run.config.train.ckpt
     fact(f"trained {done} of {total} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
     if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
-        fact(f"checkpoint: {save_run(run, place)}")
+        fact(f"checkpoint: {save_last(run, place)}")
     if ckpt.export_safetensors:
         weights = full_state_dict(run.trainer.module, ranks=run.ranks)
         if run.ranks.is_first:
@@ -46,6 +46,6 @@ def _export(run: Run, done: int, weights: dict[str, Tensor]) -> None:
     module, config = run.trainer.module, run.config
     folder, adapters = export_path(run.output_dir, done), adapter_path(run.output_dir, done)
     if config.policy.lora is not None and not adapters.exists():
-        base = config.policy.model_name_or_path
+        base = config.policy.weights_name_or_path
         fact(f"adapters: {export_adapter(module, weights, base=base, folder=adapters)}")
     result(f"model: {folder if folder.exists() else export_weights(module, weights, config, folder)}")

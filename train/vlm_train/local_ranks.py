@@ -12,6 +12,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
 from vlm_catalogs.errors import ConfigError
 from vlm_train.ranks import parallelism_of, ranks_of
+from vlm_train.stop_request import SIGNALS
 
 SECONDS_TO_END = 20.0
 """What the other ranks get to end by themselves once one has failed."""
@@ -52,10 +53,14 @@ def run_locally(command: Sequence[str], *, num_processes: int) -> int:
     settings = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     fact(f"starting {num_processes} processes on this machine")
     ranks = [
-        subprocess.Popen(command, env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command,
+            env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            process_group=0,  # Ctrl-C then reaches them once, from here, and not also from the terminal
+        )
         for rank in range(num_processes)
     ]
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in before:
             signal.signal(number, lambda got, _frame: _tell(ranks, got))

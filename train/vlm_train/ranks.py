@@ -6,7 +6,7 @@ Started by ``vlm-train run`` itself, torchrun or Slurm, all through the environm
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_catalogs.config import Config
@@ -32,6 +32,8 @@ class Ranks:
     """Copies of the parameters."""
     shard: int
     """Ranks that share one copy."""
+    group: Any = field(default=None, compare=False)
+    """The process group that they talk over; None is the default one."""
 
     @property
     def is_first(self) -> bool:
@@ -56,7 +58,7 @@ class Ranks:
         if not self.is_alone:
             import torch.distributed as dist
 
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def gather(self, values: list[Answer]) -> list[Answer]:
@@ -66,8 +68,16 @@ class Ranks:
         import torch.distributed as dist
 
         lists: list[Any] = [None] * self.size
-        dist.all_gather_object(lists, values)
+        dist.all_gather_object(lists, values, group=self.group)
         return [value for one in lists for value in one]
+
+    def apart(self) -> "Ranks":
+        """The same ranks over a group of their own, so that a thread may talk while training does; all call it."""
+        if self.is_alone:
+            return self
+        import torch.distributed as dist
+
+        return replace(self, group=dist.new_group(backend="gloo"))
 
     def of_this_node(self) -> frozenset[int]:
         """The ranks on this machine; all ranks call it together."""
@@ -83,7 +93,7 @@ class Ranks:
         import torch.distributed as dist
 
         shared = torch.tensor(value)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.group)
         return int(shared)
 
     def wait(self) -> None:
@@ -91,7 +101,7 @@ class Ranks:
         if not self.is_alone:
             import torch.distributed as dist
 
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def first_then_all(self, work: Callable[[], Answer]) -> Answer:
         """``work`` of the first rank, then of the others: what it writes is there for them."""

@@ -62,7 +62,9 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     hush_progress_bars()
     set_determinism(config)
     with closing(open_store(config, mix, plan, ranks)) as store:
-        return _train(load_run(config, plan, start, datasets, fingerprint, mix, store, ranks))
+        run = load_run(config, plan, start, datasets, fingerprint, mix, store, ranks)
+        with closing(run.saver):
+            return _train(run)
 
 
 def _train(run: Run) -> int:
@@ -70,9 +72,9 @@ def _train(run: Run) -> int:
         write_run_files(run.config, run.start, run.fingerprint)
     run.ranks.wait()
     refuse_private_folder(run.start)
-    state = run.start.state
+    config, state = run.config, run.start.state
     next_place = Place() if state is None else Place(step=state.step, epoch=state.epoch, epoch_step=state.epoch_step)
-    reports = open_reports(run.config, run.output_dir, total_steps=run.plan.total_steps)
+    reports = open_reports(config, run.output_dir, total_steps=run.plan.total_steps)
     is_whole = False
     with (
         reports if run.ranks.is_first else nullcontext() as shown,
@@ -88,8 +90,9 @@ def _train(run: Run) -> int:
             metrics, next_place = taken
             if shown is not None:
                 shown.show(metrics)
-            if save_is_due(run, next_place):
+            if save_is_due(config, next_place):
                 save_run(run, next_place)
+            run.saver.raise_failure()
     if stop.signal is not None and not is_whole:
         return end_stopped(run, next_place, stop)
     return end_whole(run, next_place)

@@ -24,6 +24,8 @@ class RunPlan:
     ends_by_steps: bool
     """True when max_num_steps ends training, False when the epochs do."""
     schedule: Schedule
+    saves_by_epoch: bool = False
+    """Are checkpoints written where epochs end?"""
 
     @property
     def total_steps(self) -> int:
@@ -38,7 +40,7 @@ class RunPlan:
     @property
     def needs_totals(self) -> bool:
         """Must an epoch be planned to its end before its first step?"""
-        return not self.is_exact
+        return not self.is_exact or (self.saves_by_epoch and self.steps_per_epoch is None)
 
     def factor(self, step: int, *, epoch: int, epoch_step: int, steps_of_epoch: int | None) -> float:
         """The factor on the learning rate of ``step`` (semantics C4)."""
@@ -90,6 +92,7 @@ def plan_run(
         epochs=epochs,
         ends_by_steps=steps == limit,
         schedule=schedule,
+        saves_by_epoch=config.train.ckpt.enable_checkpoint and config.train.ckpt.save_freq_in_epoch > 0,
     )
 
 

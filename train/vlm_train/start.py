@@ -69,7 +69,7 @@ def _adapter_fingerprint(config: Config) -> dict[str, Any]:
         return {}
     from vlm_train.lora import base_weights_hash
 
-    base = base_weights_hash(config.policy.model_name_or_path, revision=config.policy.model_revision)
+    base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.model_revision)
     return {"policy.lora": json_text.loads(json_text.dumps(asdict(config.policy.lora))), BASE_WEIGHTS: base}
 
 

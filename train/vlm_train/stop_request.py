@@ -1,14 +1,18 @@
-"""SIGTERM and SIGINT as a wish to stop after the step; a second SIGINT stops at once."""
+"""SIGTERM, SIGUSR1 (what Slurm sends ahead of a time limit) and SIGINT as a wish to stop after the step.
+
+Launchers often send SIGTERM twice, to the processes and to their parent, who hands it on: only a second SIGINT, of
+somebody at the keyboard, stops at once.
+"""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """A context manager that remembers the first of the two signals; the usual handlers are back once one came."""
+    """A context manager that remembers the first of the signals; the usual handler of SIGINT is back once it came."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -24,8 +28,9 @@ class StopRequest:
         self._restore()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        self._restore()
+        self.signal = self.signal or signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(number, self._before.pop(signal.SIGINT))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

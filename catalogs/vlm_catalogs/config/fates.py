@@ -171,13 +171,7 @@ NOT_BUILT: dict[str, Fate] = {
         "train.train_policy.balance_dp_token",
         unless=(True,),
     ),
-    **_refused("use save_freq; saving by epochs is not built yet", "train.ckpt.save_freq_in_epoch", unless=(0,)),
     **_refused(f"{UPLOADS}; leave it false", "train.ckpt.upload_hf", "train.ckpt.upload_s3", unless=(False,)),
-    **_refused(
-        "weights apart from the model folder are not built yet; name the folder in model_name_or_path",
-        "policy.model_safetensor_path",
-        unless=(),
-    ),
     **_refused(
         NO_REVIEWED_KERNELS,
         *(f"policy.enable_liger_{key}" for key in ("kernel", "cross_entropy", "fused_cross_entropy")),

@@ -88,7 +88,9 @@ class CheckpointSection:
     save_freq: PositiveCount = 20
     """Steps between two checkpoints."""
     save_freq_in_epoch: Count = 0
+    """Epochs between two checkpoints, in place of save_freq; 0 goes by save_freq."""
     save_mode: Literal["async", "sync"] = "async"
+    """``async`` writes a copy in the background of the next steps, ``sync`` between two steps."""
     max_keep: Annotated[int, Bound(low=-1)] = 5
     """Checkpoints kept, newest first; -1 keeps all."""
     export_safetensors: bool = True
@@ -190,6 +192,7 @@ class PolicySection:
     """A model folder or a hub id; required."""
     model_revision: str | None = None
     model_safetensor_path: str | None = None
+    """A folder or hub id with the weights to begin with, where they are not those of model_name_or_path."""
     model_max_length: PositiveCount = 4096
     """Tokens in a row, at most."""
     model_gradient_checkpointing: bool = True
@@ -204,6 +207,11 @@ class PolicySection:
     """True runs code that comes with the checkpoint."""
     parallelism: ParallelismSection = ParallelismSection()
     lora: LoraSection | None = None
+
+    @property
+    def weights_name_or_path(self) -> str:
+        """Where the weights to begin with are."""
+        return self.model_safetensor_path or self.model_name_or_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

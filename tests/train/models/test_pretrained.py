@@ -80,10 +80,11 @@ def test_weights_may_come_from_another_model_folder(model: Path, config: Any, tm
     make_tiny("qwen3_vl", tmp_path / "other", seed=1)
     expected = load(tmp_path / "other", config).state_dict()
     config.policy.model_safetensor_path = str(tmp_path / "other")
+    (tmp_path / "other" / "config.json").unlink()  # that of the model counts
     loaded = load(model, config).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in expected.items())
-    (tmp_path / "other" / "config.json").unlink()
-    with pytest.raises(ConfigError, match=r"other: .*looked for config\.json"):
+    (tmp_path / "other" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"other: .*looked for \*\.safetensors"):
         load(model, config)
 
 

@@ -55,7 +55,6 @@ def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | st
     policy = config.policy
     weights = policy.model_safetensor_path or model
     model_config = read_config(model, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code)
-    _check_folder(weights, ("config.json",))
     _check_folder(weights, WEIGHTS)
     register_attention()
     load: Callable[..., Any] = partial(
