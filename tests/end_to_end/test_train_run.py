@@ -127,7 +127,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def whole(place: Place) -> str:
     """The name of a run that nothing interrupted."""
     run = place.start("whole")
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=600)
     assert run.returncode == 0, said
     return "whole"
 
@@ -167,7 +167,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_one_that_was_not(place: Place,
     stopped = place.start("broken")
     wait_for_step(stopped, 1)
     stopped.send_signal(signal.SIGTERM)
-    _, said = stopped.communicate(timeout=60)
+    _, said = stopped.communicate(timeout=300)
     assert stopped.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM after step" in said
     assert "--resume" in said
@@ -176,7 +176,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_one_that_was_not(place: Place,
     step = random.SystemRandom().randint(4, 7)
     wait_for_step(killed, step)
     killed.kill()
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=300)
     with (place.folder / "broken" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "train/lo')  # what a kill in the middle of a line leaves
 

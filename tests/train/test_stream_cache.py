@@ -366,7 +366,7 @@ def test_processes_share_one_cache_and_download_each_shard_once(
 ) -> None:
     whole = sum(one.bytes for name in SIZES for one in read_part(mix.part(name, PART)).shards)
     readers = [start_reader(tmp_path, f"reader-{number}", objects, whole) for number in range(2)]
-    answers = [reader.communicate(timeout=60)[0].split() for reader in readers]
+    answers = [reader.communicate(timeout=300)[0].split() for reader in readers]
     assert [answer[:-1] for answer in answers] == [expected, expected]
     assert sum(int(answer[-1]) for answer in answers) == whole
 
@@ -377,7 +377,7 @@ def test_processes_share_a_cache_that_holds_little(
 ) -> None:
     least = least_limit(plan(mix), mix)
     readers = [start_reader(tmp_path, f"reader-{number}", objects, least) for number in range(2)]
-    answers = [reader.communicate(timeout=60)[0].split() for reader in readers]
+    answers = [reader.communicate(timeout=300)[0].split() for reader in readers]
     assert [answer[:-1] for answer in answers] == [expected, expected]
     assert sum(path.stat().st_size for path in files_of(tmp_path / "cache")) <= least
 
