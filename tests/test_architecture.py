@@ -21,6 +21,7 @@ ONLY_IN = {
     "streaming": r"vlm_prep\.(mds_shard|build|mix)|vlm_train\.stream",
     "transformers": r"vlm_catalogs\.render(\..*)?|vlm_train\.(models|encode|lora|\w*tiny\w*|export|check)(\..*)?",
     "peft": r"vlm_train\.lora",
+    "ray": r"vlm_prep\.ray_tasks",
 }
 """Package -> modules that may import it, at any depth of nesting."""
 

@@ -1,6 +1,7 @@
 """One part: its inputs become shards, three index tables and, last of all, part.json."""
 
 import gc
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ def stage_part(task: ConvertTask) -> Path:
 
 
 def _stage_part(task: ConvertTask) -> Path:
-    folder = task.staging / f"{task.source.name}-{task.part.name}"
+    attempt = uuid.uuid4().hex[:8]  # a lost worker of a cluster leaves its folder behind, or writes on in it
+    folder = task.staging / f"{task.source.name}-{task.part.name}-{attempt}"
     with writing(folder):
         folder.mkdir()
     writer = ShardWriter(folder)
@@ -93,7 +95,7 @@ def _stage_part(task: ConvertTask) -> Path:
 def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
     """The samples of the part, its inputs fetched where they lie elsewhere."""
     credentials = task.source.credentials_path if isinstance(task.source, I4Source) else None
-    scratch = task.scratch / f"fetched-{task.part.name}"
+    scratch = task.scratch / f"fetched-{task.part.name}-{uuid.uuid4().hex[:8]}"
     with fetched_part(task.part, credentials, scratch) as part:
         yield from read_part(task.source, task.file_format, part, task.limits)
 

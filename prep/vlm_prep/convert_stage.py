@@ -17,7 +17,6 @@ from vlm_prep.lengths import profile_of
 from vlm_prep.mix import PreparedSource
 from vlm_prep.raw_sample import Limits
 from vlm_prep.source_plan import SourcePlan, read_parts, record_notes
-from vlm_prep.workers import run_tasks
 from vlm_prep.workplace import Workplace
 
 SMALL_BYTES = 64 << 20
@@ -33,7 +32,7 @@ def convert_missing(config: Config, plan: BuildPlan, place: Workplace, log: Buil
     _check_room(config, plan, place, num_workers=workers)
     started = time.monotonic()
     with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
-        run_tasks(
+        place.run_tasks(
             convert_part,
             tasks,
             num_workers=workers,

@@ -9,7 +9,6 @@ from vlm_prep.added_tables import check_table
 from vlm_prep.build_log import BuildLog
 from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.mix import PreparedSource
-from vlm_prep.workers import run_tasks
 from vlm_prep.workplace import Workplace
 
 SMALL_BYTES = 16 << 20
@@ -32,7 +31,9 @@ def decode_missing(config: Config, prepared: Sequence[PreparedSource], place: Wo
     num_bytes, started = sum(sizes.values()), time.monotonic()
     workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
     with Progress("decode", total=num_bytes >> 20, unit="MiB") as progress:
-        run_tasks(decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20))
+        place.run_tasks(
+            decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20)
+        )
     for folder, _ in parts:
         check_table(folder / DECODED_NAME)
     cached = "all cached" if not tasks else f"{len(parts) - len(tasks)} cached"

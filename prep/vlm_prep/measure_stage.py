@@ -19,7 +19,6 @@ from vlm_prep.lengths import (
     renderer_for,
 )
 from vlm_prep.mix import PreparedSource, profiles
-from vlm_prep.workers import run_tasks
 from vlm_prep.workplace import Workplace
 
 SMALL_SAMPLES = 2_000
@@ -47,7 +46,7 @@ def measure_missing(
     started = time.monotonic()
     workers = place.num_processes(is_small=num_samples < SMALL_SAMPLES)
     with Progress("measure", total=len(tasks), unit="parts") as progress:
-        run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
+        place.run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     for source in prepared:
         for path in source.tables(lengths_name(source.encoding)):
             check_table(path)

@@ -28,6 +28,7 @@ def fetched_part(part: PlannedPart, credentials_path: str | None, scratch: Path)
     if not any(is_s3(one.path) for one in part.inputs):
         yield part
         return
+    scratch.parent.mkdir(parents=True, exist_ok=True)  # on other machines of a cluster it may not be there yet
     _check_room(part, scratch.parent)
     store = ObjectStore(credentials_path)
     try:

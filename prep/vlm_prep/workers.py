@@ -7,12 +7,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, connection, get_context, parent_process
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from vlm_catalogs.errors import StorageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class RunTasks(Protocol):
+    """What runs tasks: the processes of ``run_tasks``, or a cluster."""
+
+    def __call__(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        num_workers: int,
+        on_done: Callable[[Task], None],
+    ) -> list[Result]:
+        """As ``run_tasks``."""
+        ...
 
 
 def num_processes(asked: int, *, is_small: bool) -> int:

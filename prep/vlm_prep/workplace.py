@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
 from vlm_prep.staging import staging_folder
-from vlm_prep.workers import num_processes
+from vlm_prep.workers import RunTasks, num_processes, run_tasks
 
 WORKER_BYTES = 1 << 30
 """What a converting process may need, at most: the tests hold one to it for samples of the largest size."""
@@ -32,6 +32,10 @@ class Workplace:
     """Bytes; None is what the machine has."""
     num_workers: int
     """As asked; 0 is every core."""
+    run_tasks: RunTasks = run_tasks
+    """Runs them on the engine."""
+    num_cluster_cpus: int | None = None
+    """With Ray: of all its nodes."""
 
     @property
     def index_memory(self) -> int | None:
@@ -39,7 +43,9 @@ class Workplace:
         return None if self.max_memory is None else int(INDEX_SHARE * self.max_memory)
 
     def num_processes(self, *, is_small: bool) -> int:
-        """As asked, else one for small work, else one for each core; never more than the memory is for."""
+        """As asked, else one for small work, else one for each core; never more than this machine's memory is for."""
+        if self.num_cluster_cpus is not None:
+            return self.num_workers or self.num_cluster_cpus
         wanted = num_processes(self.num_workers, is_small=is_small)
         return wanted if self.max_memory is None else max(1, min(wanted, self.max_memory // WORKER_BYTES))
 
@@ -48,16 +54,24 @@ class Workplace:
 def workplace(config: Config) -> Iterator[Workplace]:
     """The workplace of one build; its folders are removed at the end. Raises ConfigError or StorageError."""
     max_memory = memory_limit(config)
-    with staging_folder(Path(config.mix.shards)) as staging:
-        if config.mix.scratch is None:
-            yield _workplace(config, staging, staging, max_memory)
-            return
-        with staging_folder(Path(config.mix.scratch)) as scratch:
-            yield _workplace(config, staging, scratch, max_memory)
+    with ExitStack() as stack:
+        run, num_cpus = run_tasks, None
+        if config.mix.engine == "ray":
+            from vlm_prep.ray_tasks import joined_cluster, run_on_ray
 
-
-def _workplace(config: Config, staging: Path, scratch: Path, max_memory: int | None) -> Workplace:
-    return Workplace(staging=staging, scratch=scratch, max_memory=max_memory, num_workers=config.mix.num_workers)
+            run, num_cpus = run_on_ray, stack.enter_context(joined_cluster())
+        staging = stack.enter_context(staging_folder(Path(config.mix.shards)))
+        scratch = (
+            staging if config.mix.scratch is None else stack.enter_context(staging_folder(Path(config.mix.scratch)))
+        )
+        yield Workplace(
+            staging=staging,
+            scratch=scratch,
+            max_memory=max_memory,
+            num_workers=config.mix.num_workers,
+            run_tasks=run,
+            num_cluster_cpus=num_cpus,
+        )
 
 
 def memory_limit(config: Config) -> int | None:

@@ -350,6 +350,8 @@ class MixSection:
     max_sample_bytes: PositiveCount = 268_435_456
     num_workers: Count = 0
     """Processes that convert; 0 uses every core."""
+    engine: Literal["local", "ray"] = "local"
+    """Where parts are converted and measured: processes of this machine, or the Ray cluster that it belongs to."""
     scratch: str | None = None
     """Folder for what is needed only while building (tars fetched from S3, DuckDB's spill); None is below shards."""
     max_memory: str | None = None

@@ -26,6 +26,9 @@ def add(commands: "Commands") -> None:
     build.add_argument("config", type=Path, metavar="CONFIG", help="the TOML that vlm-train takes as well")
     build.add_argument("--dry-run", action="store_true", help="print sources, sizes, parts and shares; write nothing")
     build.add_argument("--num-workers", type=int, metavar="N", help="processes that convert (default: every core)")
+    build.add_argument(
+        "--engine", choices=("local", "ray"), help="processes of this machine, or the running Ray cluster"
+    )
     build.add_argument("--scratch", metavar="DIR", help="folder for what is needed only meanwhile (default: in shards)")
     build.add_argument("--max-memory", metavar="SIZE", help="such as 8GB; bounds DuckDB and the number of processes")
     build.add_argument(
@@ -65,7 +68,7 @@ def _load(arguments: argparse.Namespace) -> "Config":
     from vlm_catalogs.config import describe_mode, load_config
 
     overrides = list(arguments.overrides)
-    for key in ("num_workers", "scratch", "max_memory"):
+    for key in ("num_workers", "engine", "scratch", "max_memory"):
         if (value := getattr(arguments, key)) is not None:
             overrides.append(f"mix.{key}={value if isinstance(value, int) else json.dumps(value)}")
     config = load_config(arguments.config, overrides=overrides)
