@@ -95,6 +95,17 @@ def test_the_page_is_bounded_and_the_choice_is_by_seed(built: Path) -> None:
     assert {one["id"] for one in samples_of(other)} != {one["id"] for one in samples_of(few)}
 
 
+def test_texts_that_grow_by_escaping_stay_within_the_bound(built: Path) -> None:
+    line = json.dumps({"messages": [{"role": "user", "content": 1900 * "<"}, {"role": "assistant", "content": "x"}]})
+    Path("own.jsonl").write_text(200 * f"{line}\n")
+    with Path("mix.toml").open("a") as file:
+        file.write("[[mix.source]]\nname = 'own'\npath = 'own.jsonl'\n")
+    assert prep(["build-mix", "mix.toml", "--set", "policy.model_max_length=8192"]) == 0
+    page = page_of("--max-mb", "1", "--thumbnails", "0")
+    assert len(page) < 1_000_000
+    assert 20 < len(data_of(page)["samples"]) < 100
+
+
 def test_the_examples_of_the_audit_are_shown_first(built: Path) -> None:
     Path("queries").mkdir()
     head = "-- title: One\n-- severity: W\n-- advice: Look.\n"

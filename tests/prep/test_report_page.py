@@ -234,6 +234,7 @@ def test_hostile_texts_are_shown_and_run_nothing(hostile: Path, opened: OpenPage
     finding.locator("summary").click()
     expect(finding.locator("summary")).to_contain_text(HOSTILE[0])
     expect(finding).to_contain_text(HOSTILE[2])
+    expect(finding.locator("tbody tr")).to_have_count(13)
     finding.get_by_role("button", name="Open").first.click()
     expect(page.get_by_role("dialog").get_by_role("heading")).to_contain_text(NAME)
     page.screenshot(path=ARTIFACTS / "report-hostile.png") if ARTIFACTS.is_dir() else None

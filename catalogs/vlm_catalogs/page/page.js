@@ -47,15 +47,15 @@ function plural(count, one, many = `${one}s`) {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
-// A share as a bar, with a mark at what was asked for.
-function shareBar(share, asked, label) {
+// A share as a bar of a track that ends at ``largest``, with a mark at what was asked for.
+function shareBar(share, asked, largest, label) {
   const width = 100;
   const parts = [
     svg("rect", { class: "track", x: 0, y: 3, width, height: 10, rx: 2 }),
-    svg("rect", { class: "bar", x: 0, y: 3, width: Math.max(0.5, width * share), height: 10, rx: 2 }),
+    svg("rect", { class: "bar", x: 0, y: 3, width: share ? Math.max(0.5, (width * share) / largest) : 0, height: 10, rx: 2 }),
   ];
   if (asked !== null && asked !== undefined) {
-    parts.push(svg("rect", { class: "asked", x: Math.min(width - 0.8, width * asked), y: 0, width: 0.8, height: 16 }));
+    parts.push(svg("rect", { class: "asked", x: Math.min(width - 0.8, (width * asked) / largest), y: 0, width: 0.8, height: 16 }));
   }
   const view = { class: "share", viewBox: `0 0 ${width} 16`, preserveAspectRatio: "none", role: "img", "aria-label": label };
   return svg("svg", view, svg("title", null, label), parts);

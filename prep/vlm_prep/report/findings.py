@@ -5,6 +5,7 @@ from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
+from vlm_prep.report.samples import cut
 
 AUDIT_FILE = "audit.json"
 FORMAT = "vlm-mix audit"
@@ -41,8 +42,12 @@ def _checked(finding: dict[str, Any]) -> dict[str, Any]:
     for name, kind in FIELDS.items():
         if not isinstance(finding[name], kind):
             raise TypeError(f"{name} of a finding: {finding[name]!r}")
-    rows = [dict(zip(finding["columns"], row, strict=True)) for row in finding["rows"]]
+    rows = [{key: _shown(value) for key, value in zip(finding["columns"], row, strict=True)} for row in finding["rows"]]
     return {**{name: finding[name] for name in FIELDS}, "rows": rows}
+
+
+def _shown(value: Any) -> Any:
+    return cut(value) if isinstance(value, str) else value
 
 
 def named_samples(findings: list[dict[str, Any]] | None) -> list[tuple[str, str]]:

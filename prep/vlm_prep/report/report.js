@@ -48,12 +48,13 @@ function navigation(links) {
 function shares() {
   const byTokens = mix.weight_unit === "tokens";
   const mark = (asked) => (one) => (asked ? one.asked : null);
+  const largest = Math.max(0.01, ...datasets.flatMap((one) => [one.asked, one.share_of_num_draws, one.share_of_epoch_tokens]));
   const share = (title, name, asked) => ({
     title, kind: "wide", sort: (one) => one[name],
     cell: (one) => {
       const wanted = mark(asked)(one);
       const label = `${one.name}: ${percent(one[name])}${wanted === null ? "" : `, asked ${percent(wanted)}`}`;
-      return shareBar(one[name], wanted, label);
+      return shareBar(one[name], wanted, largest, label);
     },
   });
   const text = (title, name, show = whole) => ({ title, kind: "number", sort: (one) => one[name], cell: (one) => show(one[name]) });
@@ -71,7 +72,7 @@ function shares() {
     text("Tokens each", "mean_tokens"),
   ];
   const key = el("p", { class: "about" },
-    el("span", { class: "key" }), "realised in one epoch", el("span", { class: "key mark" }), "asked by the weights");
+    el("span", { class: "key" }), "realised in one epoch", el("span", { class: "key mark" }), "asked by the weights", el("span", { class: "soft" }, ` · bars end at ${percent(largest, 1)}`));
   return section("mix", "What one epoch is made of",
     "Shares of samples and of tokens in one epoch. Repeats: how often each selected sample is drawn, on average.",
     key, el("div", { class: "card" }, table(columns, datasets)));
@@ -119,7 +120,7 @@ function spreads() {
 function spread(one) {
   const { edges, unit, measure } = one;
   const range = (bin) => (measure === "turns" ? `${edges[bin]}` : `${short(edges[bin])} to ${short(edges[bin + 1])}`);
-  const quantile = (title, place) => ({ title, kind: "number", sort: (row) => row.quantiles[place], cell: (row) => short(row.quantiles[place]) });
+  const quantile = (title, place) => ({ title, kind: "number", sort: (row) => row.quantiles[place], cell: (row) => (row.quantiles[place] >= 100 ? whole : short)(row.quantiles[place]) });
   const [first, last] = [edges[0], edges[edges.length - 1]];
   const middle = measure === "turns" ? (first + last) / 2 : Math.sqrt(first * last);
   const axis = el("div", { class: "axis-labels" }, [first, middle, last].map((edge) => el("span", null, short(edge))));
@@ -156,7 +157,11 @@ function finding(one) {
     const isNumber = values.some((value) => typeof value === "number") && values.every((value) => value === null || typeof value === "number");
     return { title: column, kind: isNumber ? "number" : "text", sort: (row) => row[column], cell: (row) => spelled(row[column]) };
   });
-  if (one.rows.some((row) => placeOf.has(keyOf(row.dataset, row.sample_id)))) {
+  const shown = one.rows.map((row) => samples[placeOf.get(keyOf(row.dataset, row.sample_id))]).filter((sample) => sample);
+  if (shown.some((sample) => thumbnailOf(sample))) {
+    columns.unshift({ title: "", kind: "thumb", cell: (row) => thumbnailOf(samples[placeOf.get(keyOf(row.dataset, row.sample_id))]) });
+  }
+  if (shown.length) {
     columns.push({ title: "", kind: "number", cell: openButton });
   }
   const more = one.num_rows > one.rows.length ? el("p", { class: "soft" }, `${whole(one.rows.length)} of ${whole(one.num_rows)} rows are shown.`) : null;
@@ -379,10 +384,14 @@ class Browser {
   }
 }
 
+// The first picture of a sample, small; null where there is none.
+function thumbnailOf(sample) {
+  const shown = sample?.media.find((medium) => medium.thumbnail !== undefined);
+  return shown ? el("img", { class: "small", src: pageData.thumbnails[shown.thumbnail], alt: "", loading: "lazy" }) : null;
+}
+
 function picture(sample) {
-  const shown = sample.media.find((medium) => medium.thumbnail !== undefined);
-  if (shown) return el("img", { src: pageData.thumbnails[shown.thumbnail], alt: "", loading: "lazy" });
-  return { rejected: "rejected", image: "image", images: "images", video: "video", text: "text" }[kindOf(sample)];
+  return thumbnailOf(sample) ?? { rejected: "rejected", image: "image", images: "images", video: "video", text: "text" }[kindOf(sample)];
 }
 
 function firstWords(sample) {

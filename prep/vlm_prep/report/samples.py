@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from vlm_catalogs import json_text
 from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.page import embedded
 from vlm_prep.reasons import meaning_of
 from vlm_prep.report.thumbnails import Place
 from vlm_prep.sql import read_sql
@@ -60,7 +61,7 @@ def _within(found: Iterable[dict[str, Any]], most_bytes: int) -> Iterator[tuple[
     taken = 0
     for row in found:
         shown = _shown(row)
-        taken += len(json_text.dumps(shown))
+        taken += len(embedded(shown))
         if taken > most_bytes:
             return
         yield row, shown
@@ -77,7 +78,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "state": row["state"],
         "reason": row["reason"],
         "meaning": None if row["reason"] is None else meaning_of(row["reason"]),
-        "detail": None if row["detail"] is None else _cut(row["detail"]),
+        "detail": None if row["detail"] is None else cut(row["detail"]),
         **{name: row[name] for name in (*numbers, *origin)},
         "media": media,
         "turns": [] if row["messages"] is None else _turns(json_text.loads(row["messages"]), names),
@@ -94,14 +95,15 @@ def _turns(messages: list[dict[str, Any]], names: dict[str, int]) -> list[list[A
 def _parts(message: dict[str, Any], names: dict[str, int]) -> Iterator[Any]:
     thought = message.get("reasoning_content")
     if isinstance(thought, str):
-        yield [_cut(thought)]
+        yield [cut(thought)]
     for item in message["content"]:
         if item["type"] == "text":
-            yield _cut(item["text"])
+            yield cut(item["text"])
         else:
             name = item[item["type"]]
             yield names.get(name, f"<{name}>")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """The text, without what is beyond the first characters."""
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}… ({len(text):,} characters)"
