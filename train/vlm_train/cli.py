@@ -66,7 +66,8 @@ def explain(asked: argparse.Namespace) -> int:
     """vlm-train explain RUN --step N | --spikes."""
     from vlm_train.explain import explain_run
 
-    return explain_run(Path(asked.run), step=asked.step, spikes=asked.spikes, as_json=asked.json)
+    sheet = Path(asked.html) if asked.html else None
+    return explain_run(Path(asked.run), step=asked.step, spikes=asked.spikes, as_json=asked.json, sheet=sheet)
 
 
 def export(asked: argparse.Namespace) -> int:
@@ -176,6 +177,7 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     which.add_argument("--step", type=int, help="a step, as in metrics.jsonl")
     which.add_argument("--spikes", action="store_true", help="steps over the running median of 200 by 6 MAD")
     command.add_argument("--json", action="store_true", help="one JSON list of steps")
+    command.add_argument("--html", metavar="FILE", help="also write a picture sheet: media, words, losses, lineage")
     command.set_defaults(command=explain)
 
 

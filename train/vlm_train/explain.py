@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_catalogs.config import Config, load_config
-from vlm_catalogs.console import note, result
+from vlm_catalogs.console import fact, note, result
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.layout import part_folder
 from vlm_catalogs.manifest import Manifest, read_manifest
 from vlm_train.metrics import METRICS_FILE, read_metrics
+from vlm_train.open_mix import OpenMix
+from vlm_train.sample_store import SampleStore
 from vlm_train.start import CONFIG_FILE, mix_of_run
 
 WINDOW = 200
@@ -59,13 +61,15 @@ class ExplainedStep:
     samples: tuple[ExplainedSample, ...]
 
 
-def explain_run(run: Path, *, step: int | None, spikes: bool, as_json: bool) -> int:
-    """Print the samples of ``step``, or of every spike; the exit code."""
+def explain_run(run: Path, *, step: int | None, spikes: bool, as_json: bool, sheet: Path | None = None) -> int:
+    """Print the samples of ``step``, or of every spike, and write them to ``sheet``; the exit code."""
     from vlm_catalogs import json_text
 
     lines = steps_of_run(run)
     wanted = spike_steps([line["train/loss"] for line in lines]) if spikes else [_place_of(run, lines, step)]
     explained = [explain_step(run, lines[place]) for place in wanted]
+    if sheet is not None:
+        _write_sheet(sheet, run, explained)
     if as_json:
         result(json_text.dumps([asdict(one) for one in explained]))
         return 0
@@ -74,6 +78,16 @@ def explain_run(run: Path, *, step: int | None, spikes: bool, as_json: bool) -> 
     for one in explained:
         result("\n".join(_lines(one)))
     return 0
+
+
+def _write_sheet(sheet: Path, run: Path, explained: Sequence[ExplainedStep]) -> None:
+    from vlm_train.explain_sheet import write_sheet
+
+    config = load_config(run / CONFIG_FILE)
+    folder = Path(config.mix.root) / config.mix_name / mix_of_run(run)
+    mix = OpenMix(folder=folder, manifest=read_manifest(folder))
+    write_sheet(sheet, run, explained, SampleStore(mix))
+    fact(f"picture sheet: {sheet}")
 
 
 def steps_of_run(run: Path) -> list[dict[str, Any]]:
@@ -105,7 +119,7 @@ def explain_step(run: Path, line: Mapping[str, Any]) -> ExplainedStep:
     """The step of one line of metrics. Raises DataError where the run or its mix lacks what it needs."""
     epoch, epoch_step = int(line["epoch"]), int(line["epoch_step"])
     config = load_config(run / CONFIG_FILE)
-    rows = [row for row in _epoch_rows(run, epoch, epoch_step) if row["status"] != "empty"]
+    rows = [row for row in step_table(run, epoch, epoch_step).to_pylist() if row["status"] != "empty"]
     losses = _losses(run, epoch, epoch_step)
     origins = _origins(config, mix_of_run(run), rows)
     total = sum(loss for loss, _ in losses.values()) or None
@@ -134,13 +148,14 @@ def _place_of(run: Path, lines: Sequence[Mapping[str, Any]], step: int | None) -
     return places[step]
 
 
-def _epoch_rows(run: Path, epoch: int, epoch_step: int) -> list[dict[str, Any]]:
+def step_table(run: Path, epoch: int, epoch_step: int) -> pa.Table:
+    """The rows of the epoch table of one step. Raises DataError where there is no table."""
     folder = run / "epochs" / f"epoch-{epoch:05d}"
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         raise DataError(f"{folder}: no epoch table, so nothing is known of its batches")
     tables = [pq.read_table(path, filters=[("step", "=", epoch_step)]) for path in parts]
-    return pa.concat_tables(tables).to_pylist()  # type: ignore[no-any-return]
+    return pa.concat_tables(tables)
 
 
 def _losses(run: Path, epoch: int, epoch_step: int) -> dict[tuple[int, int], tuple[float, int]]:

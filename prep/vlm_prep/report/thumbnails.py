@@ -1,27 +1,17 @@
-"""Small pictures of media for a page: re-encoded, upright, of bounded size and number; never the files themselves."""
+"""Which media of a page's samples are pictured, and the small pictures: of bounded number and size."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
-
-from vlm_catalogs.decode import MEDIA_ERRORS, BrokenMedia, rgb_pixels, to_rgb, video_frames
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.layout import shard_name
-from vlm_catalogs.sample import MediaFacts
+from vlm_catalogs.page.pictures import picture_url
 from vlm_catalogs.shard_reader import ShardReader
 
-SIDE = 224
-"""Pixels of the longer side."""
-QUALITY = 72
 MOST_OF_A_SAMPLE = 4
-MOST_PIXELS = 64_000_000
-"""A larger medium is not decoded for a thumbnail."""
 THREADS = 2
 
 
@@ -94,37 +84,6 @@ def _urls(one: Pictured) -> list[str | None]:
     try:
         with ShardReader(one.folder / shard_name(one.shard)) as reader:
             sample = reader.read(one.index_in_shard)
-            return [_url(facts, sample.medium(facts.name)) for facts in sample.media_table[: one.num_media]]
+            return [picture_url(facts, sample.medium(facts.name)) for facts in sample.media_table[: one.num_media]]
     except (DataError, StorageError):
         return [None] * one.num_media
-
-
-def _url(facts: MediaFacts, content: memoryview) -> str | None:
-    if facts.width * facts.height > MOST_PIXELS:
-        return None
-    try:
-        small = _small_frame(content) if facts.kind == "video" else _small_image(content)
-    except MEDIA_ERRORS:
-        return None
-    file = BytesIO()
-    small.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _small_image(content: memoryview) -> Image.Image:
-    with Image.open(BytesIO(content)) as image:
-        image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG decodes at an eighth of its size as fast as it is small
-        image.thumbnail((2 * SIDE, 2 * SIDE))
-        return _fit(to_rgb(ImageOps.exif_transpose(image)))
-
-
-def _small_frame(content: memoryview) -> Image.Image:
-    frame = next(video_frames(content), None)
-    if frame is None:
-        raise BrokenMedia("no frame decodes")
-    return _fit(Image.fromarray(rgb_pixels(frame)))
-
-
-def _fit(image: Image.Image) -> Image.Image:
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return image
