@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_set import benchmark_set, cache_folder
+from peer_packages import peer_folder
 
 TIMES = int(os.environ.get("BENCH_TIMES", "10"))
 ROUNDS = 3
@@ -82,7 +83,7 @@ def convert_naively(root: Path, out: Path) -> float:
 
 def convert_with_litdata(root: Path, out: Path, *, num_workers: int) -> float:
     """Seconds of litdata.optimize over the same loop."""
-    sys.path.append(str(litdata_folder()))
+    sys.path.append(str(peer_folder(LITDATA)))
     import litdata
 
     begin = time.perf_counter()
@@ -122,21 +123,6 @@ def copy(root: Path, out: Path) -> float:
     begin = time.perf_counter()
     subprocess.run(["cp", "-r", str(root), str(out)], check=True)
     return time.perf_counter() - begin
-
-
-def litdata_folder() -> Path:
-    """Where litdata is, or would be."""
-    return cache_folder() / LITDATA[0]
-
-
-def has_litdata() -> bool:
-    """Whether litdata is there, or can be had."""
-    folder = litdata_folder()
-    if not folder.exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *LITDATA]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            shutil.rmtree(folder, ignore_errors=True)
-    return folder.exists()
 
 
 WAYS: dict[str, Callable[[Path, Path], float]] = {
@@ -179,7 +165,7 @@ def run_fresh(way: str, root: Path, out: Path) -> Run:
 def main() -> None:
     """Print a JSON line per comparison."""
     root = benchmark_set(TIMES)
-    ways = [way for way in WAYS if way != "litdata.optimize" or has_litdata()]
+    ways = [way for way in WAYS if way != "litdata.optimize" or peer_folder(LITDATA)]
     runs: dict[str, list[Run]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         small = benchmark_set(1)
