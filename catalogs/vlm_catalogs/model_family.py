@@ -22,6 +22,8 @@ FAMILY_OF_NAME: tuple[tuple[str, FamilyName], ...] = (
     (r"nemotron.*omni|nemotron[-_.]h[-_.]omni|nemotron.*[-_.]vl\b|nemotron[-_.]vl", "nemotron_vl"),
     (r"cosmos[-_.]?3[-_.]?edge", "nemotron_vl"),
 )
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""How the config.json of a model, or a part of it, may call the number of experts of a layer."""
 TITLES: dict[FamilyName, str] = {"qwen3_vl": "Qwen3-VL", "nemotron_vl": "Nemotron-VL"}
 
 
@@ -33,6 +35,8 @@ class ModelFamily:
     model_type: str | None
     """None when only the name was there to go by."""
     decided_by: Literal["config.json", "name"]
+    num_experts: int | None = None
+    """Experts of each layer that has any, 0 for a model without; None where there is no config.json."""
 
     @property
     def title(self) -> str:
@@ -45,13 +49,18 @@ def find_family(model: str, *, revision: str | None = None) -> ModelFamily:
     config_path = _config_path(model, revision or "main")
     if config_path is None:
         return _family_of_name(model)
-    model_type = _read_model_type(config_path)
+    model_type, num_experts = _read_model_type(config_path)
     if model_type not in FAMILY_OF_MODEL_TYPE:
         raise ConfigError(
             f"{config_path}: model_type {model_type!r} is none of {', '.join(FAMILY_OF_MODEL_TYPE)}; "
             "name a model of one of these"
         )
-    return ModelFamily(family=FAMILY_OF_MODEL_TYPE[model_type], model_type=model_type, decided_by="config.json")
+    return ModelFamily(
+        family=FAMILY_OF_MODEL_TYPE[model_type],
+        model_type=model_type,
+        decided_by="config.json",
+        num_experts=num_experts,
+    )
 
 
 def _config_path(model: str, revision: str) -> Path | None:
@@ -74,7 +83,8 @@ def _cached_config_path(model: str, revision: str) -> Path | None:
     return cached if cached.is_file() else None
 
 
-def _read_model_type(config_path: Path) -> str:
+def _read_model_type(config_path: Path) -> tuple[str, int]:
+    """The model_type, and how many experts a layer has."""
     try:
         content = json.loads(config_path.read_bytes())
     except (OSError, ValueError) as error:
@@ -82,7 +92,9 @@ def _read_model_type(config_path: Path) -> str:
     model_type = content.get("model_type") if isinstance(content, dict) else None
     if not isinstance(model_type, str):
         raise ConfigError(f"{config_path}: no model_type in it; is this a model folder of transformers?")
-    return model_type
+    parts = [content, *(part for part in content.values() if isinstance(part, dict))]
+    counts = [part.get(key) for part in parts for key in EXPERT_COUNTS]
+    return model_type, max((count for count in counts if isinstance(count, int)), default=0)
 
 
 def _family_of_name(model: str) -> ModelFamily:

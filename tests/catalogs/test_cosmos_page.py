@@ -38,7 +38,8 @@ This page is written from the code (a test compares them).
 def docstrings() -> dict[tuple[str, str], str]:
     """(class, field) -> the text under the field."""
     found = {}
-    for node in ast.parse(Path(sections.__file__).read_text()).body:
+    files = sorted(Path(sections.__file__).parent.glob("*section*.py"))
+    for node in (node for file in files for node in ast.parse(file.read_text()).body):
         if not isinstance(node, ast.ClassDef):
             continue
         for field, text in zip(node.body, node.body[1:], strict=False):

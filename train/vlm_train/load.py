@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.console import fact
+from vlm_catalogs.console import fact, note
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
 from vlm_train.loop import Precision, Trainer, seed_step
@@ -14,6 +14,7 @@ from vlm_train.lora import add_adapters
 from vlm_train.models import load_family
 from vlm_train.models.family import Family
 from vlm_train.models.leak_probe import Movement, probe_packing, refuse_leaks
+from vlm_train.models.liger import refuse_liger, use_liger
 from vlm_train.models.pretrained import enable_gradient_checkpointing, read_config
 from vlm_train.optimizer import EVERYTHING_ELSE, OptimizerSettings, build_optimizer
 from vlm_train.ranks import ALONE, Ranks
@@ -67,6 +68,10 @@ def load_module(config: Config, family: Family) -> nn.Module:
     module = family.load(
         config.policy.model_name_or_path, dtype=precision(config).master, device=choose_device(), config=config
     )
+    if config.policy.enable_liger_kernel and choose_device().type == "cuda":
+        use_liger(module, family.model_type)
+    elif config.policy.enable_liger_kernel:
+        note("policy.enable_liger_kernel: the kernels need CUDA and there is none: they are left out")
     if config.policy.lora is not None:
         seed_step(config.train.seed or 0, 0)  # adapters begin at random values
         for line in add_adapters(module, config.policy.lora).lines():
@@ -91,26 +96,42 @@ def refuse_leaking_rows(config: Config, family: Family) -> Movement:
 
 def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[Trainer, TrainablePlan]:
     """The trainer of a run at its start, and what trains in it. All ranks must call it."""
+    refuse_without_effect(config, family)
     module = load_module(config, family)
     plan = plan_trainable(named_parameters(module), trainable_rules(config))
     apply_trainable(module, plan)
     settings = optimizer_settings(config)
     if config.policy.model_gradient_checkpointing:
-        enable_gradient_checkpointing(module)
+        enable_gradient_checkpointing(module, selective=config.policy.model_gradient_checkpointing == "selective")
     module.train()
     whole = WholeForward(module, family)
     types = precision(config)
     policy = precision_policy(compute=types.compute, master=types.master, reduce=DTYPES[config.train.fsdp_reduce_dtype])
-    shard_module(whole, ranks=ranks, train=config.train, precision=policy)
+    experts = shard_module(whole, ranks=ranks, train=config.train, precision=policy)
     trainer = Trainer(
         whole,
         build_optimizer(module.named_parameters(), settings),
         precision=types,
         grad_norm_clip=settings.grad_norm_clip,
         balance_experts=config.custom.enable_moe_load_balancing_training,
+        aux_loss_coeff=config.policy.aux_loss_coeff,
+        experts=experts,
         ranks=ranks,
     )
     return trainer, plan
+
+
+def refuse_without_effect(config: Config, family: Family) -> None:
+    """Raise ConfigError for a setting that this kind of model cannot heed; before weights are read."""
+    if config.policy.aux_loss_coeff and family.model_type != "qwen3_vl_moe":
+        key = "policy.aux_loss_coeff"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {family.model_type} has no routers with an auxiliary loss; leave it 0 "
+            "(Nemotron's experts are balanced by custom.enable_moe_load_balancing_training)"
+        )
+    if config.policy.enable_liger_kernel:
+        key = "policy.enable_liger_kernel"
+        refuse_liger(family.model_type, where=f"{config.where(key)}: {key}")
 
 
 def trainable_rules(config: Config) -> TrainableRules:

@@ -18,12 +18,14 @@ from torch.optim import Optimizer
 
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import order_key
+from vlm_train.aux_loss import AuxLoss
 from vlm_train.loss import sample_sums
+from vlm_train.models.expert_parallel import ExpertGroup
 from vlm_train.models.family import Batch
 from vlm_train.moe import RouterWatch
 from vlm_train.optimizer import clip_gradients
 from vlm_train.ranks import ALONE, Ranks
-from vlm_train.shard_parameters import WholeForward
+from vlm_train.shard_parameters import WholeForward, defer_reduction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class StepResult:
     """Without padding and empty rows."""
     num_padding: int
     """Padding and empty rows."""
+    aux_loss: float | None
+    """The auxiliary loss of the routers, coefficient included; None where there is none. No part of ``loss``."""
     samples: tuple[SampleLoss, ...]
     """Every sample that this rank had in the step, in the order of its rows, empty rows apart."""
 
@@ -82,15 +86,19 @@ class Trainer:
         precision: Precision,
         grad_norm_clip: float,
         balance_experts: bool = False,
+        aux_loss_coeff: float = 0.0,
+        experts: ExpertGroup | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.module = whole.module
         self.optimizer = optimizer
         self.routers = RouterWatch(whole.module)
         self._balance = balance_experts and self.routers.can_balance
+        self._aux_coeff = aux_loss_coeff if self.routers.routers else 0.0
         self._whole = whole
         self._precision = precision
         self._grad_norm_clip = grad_norm_clip
+        self._experts = experts
         self._ranks = ranks
         self._trained = [parameter for parameter in whole.parameters() if parameter.requires_grad]
         self._device = self._trained[0].device
@@ -103,13 +111,17 @@ class Trainer:
         """
         num_supervised = int(self._summed([sum(batch.num_supervised_tokens for batch in batches)])[0])
         self.optimizer.zero_grad(set_to_none=True)
-        sums = [self._add_gradient(batch, num_supervised) for batch in batches]
+        chosen = self._loads_of_step(batches) if self._aux_coeff and len(batches) > 1 else None
+        sums, aux = [], torch.zeros(1, dtype=torch.float64, device=self._device)
+        for number, batch in enumerate(batches, start=1):
+            defer_reduction(self._whole, more=number < len(batches))
+            sums.append(self._add_gradient(batch, num_supervised, chosen, aux))
         norm = clip_gradients(self._trained, max_norm=self._grad_norm_clip)
         # All numbers of the step leave the device at once: this is the one place where it is waited for.
-        *losses, grad_norm = torch.cat([*sums, norm.double().reshape(1)]).tolist()
+        *losses, aux_loss, grad_norm = torch.cat([*sums, aux, norm.double().reshape(1)]).tolist()
         samples = sample_losses(batches, losses)
         counts = [sum(batch.num_tokens for batch in batches), sum(batch.num_padding for batch in batches)]
-        loss_sum, num_tokens, num_padding = self._summed([sum(losses), *counts])
+        loss_sum, num_tokens, num_padding, aux_loss = self._summed([sum(losses), *counts, aux_loss])
         loss = loss_sum / max(1, num_supervised)
         refuse_non_finite(loss, grad_norm, samples=samples, step=step)
         self.optimizer.step()
@@ -123,6 +135,7 @@ class Trainer:
             num_supervised_tokens=num_supervised,
             num_tokens=int(num_tokens),
             num_padding=int(num_padding),
+            aux_loss=aux_loss if self._aux_coeff else None,
             samples=samples,
         )
 
@@ -132,13 +145,41 @@ class Trainer:
             return list(values)
         return self._ranks.add_up(torch.tensor(values, dtype=torch.float64, device=self._device)).tolist()
 
-    def _add_gradient(self, batch: Batch, num_supervised: int) -> Tensor:
-        """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up."""
+    def _add_gradient(self, batch: Batch, num_supervised: int, chosen: Tensor | None, aux: Tensor) -> Tensor:
+        """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up, ``aux`` too."""
         on_device = batch.to(self._device)
-        with self._precision.context(self._device), self.routers.counting(on_device.is_real_BT):
-            losses_N = self._whole(on_device)
-        torch.autograd.backward(losses_N.sum() / max(1, num_supervised))
+        losses_N = self._forward(on_device)
+        loss = losses_N.sum() / max(1, num_supervised)
+        if self._aux_coeff:
+            router = self.routers.routers[0]
+            loads_E = self._loads_so_far() if chosen is None else chosen
+            whole = AuxLoss(coefficient=self._aux_coeff, loads_E=loads_E, experts_per_token=router.top_k)
+            part = whole.part(self.routers.probability_sum())
+            aux += part.detach()
+            loss = loss + part
+        torch.autograd.backward(loss)
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
+
+    def _forward(self, on_device: Batch) -> Tensor:
+        if self._experts is not None:
+            self._experts.begin(on_device.input_ids_BT.numel())
+        counting = self.routers.counting(on_device.is_real_BT, with_probabilities=bool(self._aux_coeff))
+        with self._precision.context(self._device), counting:
+            losses_N: Tensor = self._whole(on_device)
+        return losses_N
+
+    def _loads_of_step(self, batches: Sequence[Batch]) -> Tensor:
+        """Tokens of each expert over the whole step, from forward passes before the one that trains."""
+        with torch.no_grad():
+            for batch in batches:
+                self._forward(batch.to(self._device))
+        loads_E = self._loads_so_far()
+        self.routers.clear_step()
+        return loads_E
+
+    def _loads_so_far(self) -> Tensor:
+        """Tokens of each expert, over layers and ranks, of the passes counted since the last step."""
+        return self._ranks.add_up(self.routers.layer_sum())
 
 
 def sample_losses(batches: Sequence[Batch], sums: Sequence[float]) -> tuple[SampleLoss, ...]:

@@ -54,6 +54,7 @@ class RouterWatch:
         self._loads = [torch.zeros(one.num_experts, device=device) for one in self.routers]
         self._since_report = [torch.zeros_like(load) for load in self._loads]
         self._real_N: Tensor | None = None
+        self._logits: list[Tensor] | None = None
         for number, router in enumerate(self.routers):
             router.register_forward_hook(self._hook(number))
 
@@ -63,16 +64,36 @@ class RouterWatch:
         return bool(self.routers) and all(hasattr(one, BIAS) for one in self.routers)
 
     @contextmanager
-    def counting(self, real_N: Tensor) -> Iterator[None]:
+    def counting(self, real_N: Tensor, *, with_probabilities: bool = False) -> Iterator[None]:
         """Count the forward pass inside; ``real_N`` says which of its tokens, row after row, are no padding.
 
+        ``with_probabilities`` keeps for ``probability_sum`` what the routers thought of every expert, with its graph.
         Recomputation in the backward pass comes after it and counts nothing.
         """
-        self._real_N = real_N.flatten()
+        self._real_N = self._last_real_N = real_N.flatten()
+        self._logits = [] if with_probabilities else None
         try:
             yield
         finally:
             self._real_N = None
+
+    def probability_sum(self) -> Tensor:
+        """The routers' probabilities of each expert (experts,), over the real tokens and layers of the last pass."""
+        assert self._logits, "no pass was counted with probabilities"
+        real_N1 = self._last_real_N[:, None]
+        # Only here, outside of the layers: what a layer saves must be the same when it is computed again.
+        sums = [(torch.softmax(logits_NE.float(), dim=-1) * real_N1).sum(0) for logits_NE in self._logits]
+        self._logits = None
+        return torch.stack(sums).sum(0)
+
+    def layer_sum(self) -> Tensor:
+        """The counts of this step so far (experts,), over the layers."""
+        return torch.stack(self._loads).sum(0)
+
+    def clear_step(self) -> None:
+        """Forget the counts of this step: its passes will be counted once more."""
+        for load in self._loads:
+            load.zero_()
 
     def step_loads(self) -> Tensor | None:
         """The counts of this step so far, all layers in one tensor that ranks may add up in place; None: no experts."""
@@ -108,6 +129,8 @@ class RouterWatch:
                 raise AssertionError(f"a router saw {len(chosen_NK)} tokens, the batch has {len(self._real_N)}")
             real_NK = self._real_N[:, None].expand_as(chosen_NK).to(self._loads[number])
             self._loads[number].scatter_add_(0, chosen_NK.flatten(), real_NK.flatten())
+            if self._logits is not None:
+                self._logits.append(outputs[0])
 
         return count
 

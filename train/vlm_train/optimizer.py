@@ -1,6 +1,7 @@
 """The optimizer of a run, as ``[train] optm_*`` names it."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,7 +65,19 @@ def _groups(parameters: Sequence[tuple[str, nn.Parameter]], rates: Mapping[str, 
                 f"train.optm_lr: {pattern!r} is the rate of no trainable parameter; nearest: "
                 f"{nearest_names(pattern, names)}"
             )
-    return [{"params": members, "lr": rates[one], BASE_LR: rates[one]} for one, members in grouped.items() if members]
+    return [
+        {"params": alike, "lr": rates[one], BASE_LR: rates[one]}
+        for one, members in grouped.items()
+        for alike in by_mesh(members)
+    ]
+
+
+def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The parameters in lists of those that are spread over ranks in one way: kernels take no mixture of them."""
+    alike: dict[object, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        alike[getattr(parameter, "device_mesh", None)].append(parameter)
+    return list(alike.values())
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> float:
@@ -76,10 +89,12 @@ def set_lr(optimizer: Optimizer, factor: float) -> float:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:
     """The norm of the gradient before clipping; a ``max_norm`` of 0 measures only."""
-    trained = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = whole_number(
-        nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-    )
+    trained = by_mesh(parameter for parameter in parameters if parameter.grad is not None)
+    norms = [
+        whole_number(nn.utils.get_total_norm([one.grad for one in alike if one.grad is not None])) for alike in trained
+    ]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     if max_norm > 0 and bool(torch.isfinite(norm)):
-        nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
+        for alike in trained:
+            nn.utils.clip_grads_with_norm_(alike, max_norm, norm)
     return norm

@@ -3,6 +3,7 @@
 Started by ``vlm-train run`` itself, torchrun or Slurm, all through the environment that torch.distributed reads.
 """
 
+import math
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError, StorageError
+from vlm_catalogs.model_family import find_family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +34,8 @@ class Ranks:
     """Copies of the parameters."""
     shard: int
     """Ranks that share one copy."""
+    expert: int = 1
+    """Ranks among these that share out the experts of each layer."""
     group: Any = field(default=None, compare=False)
     """The process group that they talk over; None is the default one."""
 
@@ -52,6 +56,13 @@ class Ranks:
         if self.replicate == 1:
             return init_device_mesh(device_type, (self.shard,), mesh_dim_names=("shard",))
         return init_device_mesh(device_type, (self.replicate, self.shard), mesh_dim_names=("replicate", "shard"))
+
+    def expert_mesh(self, device_type: str) -> "DeviceMesh":
+        """Replicas over shards of experts over ranks that hold different experts: always three dimensions."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        sizes = (self.replicate, self.shard // self.expert, self.expert)
+        return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "shard", "expert"))
 
     def add_up(self, values: "Tensor") -> "Tensor":
         """``values``, summed over all ranks in place."""
@@ -120,7 +131,9 @@ def parallelism_of(config: Config) -> tuple[int, int]:
     """(replicas, shards) as the TOML asks for them; -1 shards, what is left, also where it does not say."""
     parallelism = config.policy.parallelism
     said = "policy.parallelism.dp_shard_size" in config.lines
-    return parallelism.dp_replicate_size, parallelism.dp_shard_size if said else -1
+    shard = parallelism.dp_shard_size if said else -1
+    # Ranks of an expert group have rows and shares of the other parameters like any other.
+    return parallelism.dp_replicate_size, shard if shard == -1 else shard * parallelism.tp_size
 
 
 def share_ranks(replicate: int, shard: int, *, size: int) -> tuple[int, int]:
@@ -136,12 +149,43 @@ def share_ranks(replicate: int, shard: int, *, size: int) -> tuple[int, int]:
     return replicate, shard
 
 
+def expert_ranks(config: Config, *, shard: int) -> int:
+    """How many ranks share out the experts, given how many share a copy of the parameters.
+
+    ``ep_size``; for Nemotron also ``tp_size``, which the original reads so. Raises ConfigError for another model's
+    ``tp_size``, and for a number that divides neither ``shard`` nor the experts of the model.
+    """
+    parallelism = config.policy.parallelism
+    if parallelism.ep_size == parallelism.tp_size == 1:
+        return 1
+    policy = config.policy
+    family = find_family(policy.model_name_or_path, revision=policy.model_revision)
+    key = "policy.parallelism.tp_size" if parallelism.tp_size > 1 else "policy.parallelism.ep_size"
+    where = f"{config.where(key)}: {key}"
+    if parallelism.tp_size > 1 and family.family != "nemotron_vl":
+        raise ConfigError(f"{where}: tensor parallelism is not built; set it to 1, and ep_size to share out experts")
+    asked = max(parallelism.tp_size, parallelism.ep_size)
+    if min(parallelism.tp_size, parallelism.ep_size) not in (1, asked):
+        raise ConfigError(f"{where}: for Nemotron tp_size and ep_size are the same number; leave one of them out")
+    if family.num_experts == 0:
+        raise ConfigError(f"{where}: {policy.model_name_or_path} has no experts to share out; set it to 1")
+    if shard % asked or (family.num_experts or asked) % asked:
+        of_model = f" and {family.num_experts} experts" if family.num_experts else ""
+        limit = math.gcd(shard, family.num_experts or shard)
+        works = ", ".join(str(one) for one in range(1, limit + 1) if limit % one == 0)
+        raise ConfigError(
+            f"{where}: {asked} does not divide {shard} ranks of one copy of the parameters{of_model}; {works} would do"
+        )
+    return asked
+
+
 def ranks_of(config: Config, environment: Mapping[str, str] = os.environ) -> Ranks:
     """What a launcher's environment says of this process. Raises ConfigError when it does not fit the TOML."""
     size = _number(environment, "WORLD_SIZE", 1)
     replicate, shard = share_ranks(*parallelism_of(config), size=size)
     rank, local_rank = _number(environment, "RANK", 0), _number(environment, "LOCAL_RANK", 0)
-    return Ranks(rank=rank, size=size, local_rank=local_rank, replicate=replicate, shard=shard)
+    expert = expert_ranks(config, shard=shard)
+    return Ranks(rank=rank, size=size, local_rank=local_rank, replicate=replicate, shard=shard, expert=expert)
 
 
 def join(ranks: Ranks) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlm_catalogs.config.sections import TrainSection
 from vlm_train.loss import token_losses
+from vlm_train.models.expert_parallel import ExpertGroup, experts_of, share_experts
 from vlm_train.models.family import Batch, Family
 from vlm_train.ranks import Ranks
 
@@ -28,6 +29,8 @@ class WholeForward(nn.Module):
         super().__init__()
         self.module = module
         self._family = family
+        self.stays_whole = False
+        """True where parameters and gradients stay whole on every rank between the micro-batches of a step."""
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss (N,) of each supervised token of ``batch``, in fp32."""
@@ -36,16 +39,20 @@ class WholeForward(nn.Module):
         return token_losses(self._family.output_layer(self.module), hidden_ND, batch.targets_N)
 
 
-def shard_module(whole: WholeForward, *, ranks: Ranks, train: TrainSection, precision: "MixedPrecisionPolicy") -> None:
-    """Replace the parameters of ``whole`` by this rank's shares, in place. A run in one process keeps them."""
+def shard_module(
+    whole: WholeForward, *, ranks: Ranks, train: TrainSection, precision: "MixedPrecisionPolicy"
+) -> ExpertGroup | None:
+    """Replace the parameters of ``whole`` by this rank's shares, in place. A run in one process keeps them.
+
+    The expert group of this rank, None where every rank holds all experts.
+    """
     if ranks.is_alone:
-        return
+        return None
     from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
     device = next(whole.parameters()).device.type
     reshard = {"default": None, "always": True, "never": False}[train.fsdp_reshard_after_forward]
     settings: dict[str, Any] = {
-        "mesh": ranks.mesh(device),
         "mp_policy": precision,
         "offload_policy": CPUOffloadPolicy() if train.fsdp_offload and device == "cuda" else OffloadPolicy(),
     }
@@ -54,11 +61,34 @@ def shard_module(whole: WholeForward, *, ranks: Ranks, train: TrainSection, prec
     layers = [one for one in whole.modules() if type(one).__name__ in LAYERS]
     if not layers:
         raise AssertionError(f"no layer of {type(whole.module).__name__} is among {', '.join(LAYERS)}")
-    for one in (*layers, whole):
-        fully_shard(one, **settings)
+    mesh, group, experts, of_experts = ranks.mesh(device), None, [], None
+    if ranks.expert > 1:
+        expert_mesh = ranks.expert_mesh(device)
+        group = share_experts(whole, ranks, expert_mesh["expert"])
+        experts, of_experts = list(experts_of(whole)), expert_mesh["replicate", "shard"]
+    whole.stays_whole = train.fsdp_reshard_after_forward == "never"
+    for one, its_mesh in (*((one, of_experts) for one in experts), *((one, mesh) for one in (*layers, whole))):
+        fully_shard(one, mesh=its_mesh, **settings)
         assert isinstance(one, FSDPModule)
         one.set_force_sum_reduction_for_comms(True)
         one.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all ranks already
+    return group
+
+
+def defer_reduction(whole: WholeForward, *, more: bool) -> None:
+    """Before a micro-batch: keep what only has to happen once a step until the last, where ``more`` follow.
+
+    Sums over replicas always wait. Where parameters stay whole between passes (``reshard_after_forward = "never"``:
+    memory was given for speed), gradients stay whole too and are shared out once a step.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(whole, FSDPModule):
+        return
+    whole.set_requires_all_reduce(not more)
+    if whole.stays_whole:
+        whole.set_requires_gradient_sync(not more)
+        whole.set_reshard_after_backward(not more)
 
 
 def full_state_dict(module: nn.Module, *, ranks: Ranks) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from vlm_train.loop import SampleLoss, StepResult
 
 def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: float, seconds: float) -> dict[str, Any]:
     """The line of one step. ``step`` counts from 1; ``epoch`` and ``epoch_step`` are those of the epoch table."""
+    aux = {} if outcome.aux_loss is None else {"moe/aux_loss": outcome.aux_loss}
     return {
         "step": before.step + 1,
         "epoch": before.epoch,
@@ -21,6 +22,7 @@ def step_metrics(before: RunState, outcome: StepResult, *, lr: float, waited: fl
         "train/useful_tokens_per_second": outcome.num_tokens / seconds,
         "train/padding_share": outcome.num_padding / max(1, outcome.num_tokens + outcome.num_padding),
         "data/wait_seconds": waited,
+        **aux,
     }
 
 

@@ -13,9 +13,11 @@ NO_DIFFUSION = "only vision-language models are trained here"
 USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss will be [validation] enable"
 SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
 SPEED_ONLY = "not built yet; changes speed or memory, not results"
-DATA_PARALLEL_ONLY = "not built yet: ranks share rows and parameters (dp_shard_size, dp_replicate_size)"
+DATA_PARALLEL_ONLY = (
+    "not built yet: ranks share rows, parameters and experts (dp_shard_size, dp_replicate_size, ep_size)"
+)
 UPLOADS = "uploads are not built yet; the files stay in output_dir"
-NO_REVIEWED_KERNELS = "liger kernels are not built yet; leave it false"
+NO_LIGER_LOSS = "only the project's own loss is used, which never holds all logits; leave it false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,7 @@ PERFORMANCE: dict[str, Fate] = {
 NOT_BUILT: dict[str, Fate] = {
     **_refused(
         f"{DATA_PARALLEL_ONLY}; set it to 1",
-        *(f"policy.parallelism.{key}" for key in ("tp_size", "ep_size", "cp_size", "pp_size")),
+        *(f"policy.parallelism.{key}" for key in ("cp_size", "pp_size")),
         unless=(1,),
     ),
     **_refused("8-bit training is not built yet; leave it false", "train.fp8.enable_fp8", unless=(False,)),
@@ -173,11 +175,10 @@ NOT_BUILT: dict[str, Fate] = {
     ),
     **_refused(f"{UPLOADS}; leave it false", "train.ckpt.upload_hf", "train.ckpt.upload_s3", unless=(False,)),
     **_refused(
-        NO_REVIEWED_KERNELS,
-        *(f"policy.enable_liger_{key}" for key in ("kernel", "cross_entropy", "fused_cross_entropy")),
+        NO_LIGER_LOSS,
+        *(f"policy.enable_liger_{key}" for key in ("cross_entropy", "fused_cross_entropy")),
         unless=(False,),
     ),
-    **_refused("an auxiliary loss is not built yet; leave it 0", "policy.aux_loss_coeff", unless=(0.0,)),
     **_refused("validation is not built yet; leave it false", "validation.enable", unless=(False,)),
     **_refused("fetching media over http is not built yet; leave it false", "mix.fetch_media", unless=(False,)),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from vlm_catalogs.config.audit_section import AuditSection
+from vlm_catalogs.config.parallelism_section import ParallelismSection
 from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.config.values import Beta, Bound, Count, Dtype, Fraction, NonNegative, Positive, PositiveCount
 
@@ -140,7 +141,8 @@ class TrainSection:
     fsdp_offload: bool = False
     """Keep parameters and optimizer state in the memory of the CPU; on CUDA with several ranks."""
     fsdp_reshard_after_forward: Literal["default", "always", "never"] = "default"
-    """Give gathered parameters back after the forward pass: ``default`` all but the root group."""
+    """Give gathered parameters back after the forward pass: ``default`` all but the root group.
+    ``never`` keeps them, and whole gradients, until the last micro-batch of a step: more memory, less traffic."""
     compile: bool = True
     """Compile the model on CUDA."""
     seed: Count | None = None
@@ -153,21 +155,6 @@ class TrainSection:
     """Save a checkpoint after the last step."""
     train_policy: TrainPolicySection = TrainPolicySection()
     ckpt: CheckpointSection = CheckpointSection()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParallelismSection:
-    """[policy.parallelism]: how ranks share the work."""
-
-    dp_shard_size: Annotated[int, Bound(low=-1)] = 1
-    """Ranks that share one copy of the parameters; -1, and leaving it out, takes all GPUs that are left."""
-    dp_replicate_size: PositiveCount = 1
-    """Copies of the parameters."""
-    tp_size: PositiveCount = 1
-    ep_size: PositiveCount = 1
-    cp_size: PositiveCount = 1
-    pp_size: PositiveCount = 1
-    n_init_replicas: PositiveCount = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,17 +182,20 @@ class PolicySection:
     """A folder or hub id with the weights to begin with, where they are not those of model_name_or_path."""
     model_max_length: PositiveCount = 4096
     """Tokens in a row, at most."""
-    model_gradient_checkpointing: bool = True
+    model_gradient_checkpointing: bool | Literal["selective"] = True
+    """Recompute activations in the backward pass: all of each layer, or (selective) all but products and attention."""
     freeze_pattern: tuple[str, ...] = ()
     """Regular expressions on parameter names; what matches is frozen."""
     trainable_pattern: tuple[str, ...] = ()
     """Regular expressions on parameter names; only what matches trains."""
     trainable_map: Mapping[str, bool] | None = None
     enable_liger_kernel: bool = False
+    """Liger's kernels for norms and rotary positions of Qwen3-VL; on CUDA, where liger-kernel is installed."""
     aux_loss_coeff: NonNegative = 0.0
+    """Weight of the loss that evens out the experts of Qwen3-VL MoE, over the whole step; 0 leaves it out."""
     trust_remote_code: bool = False
     """True runs code that comes with the checkpoint."""
-    parallelism: ParallelismSection = ParallelismSection()
+    parallelism: ParallelismSection = field(default_factory=ParallelismSection)
     lora: LoraSection | None = None
 
     @property

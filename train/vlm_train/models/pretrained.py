@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +24,9 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth")
 """What ``save_pretrained`` writes itself, or what holds weights: never copied from the base model to an export."""
 NUM_KEYS_SHOWN = 10
+KEPT_OPERATORS = ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "linear", "convolution")
+KEPT_ATTENTION = ("_scaled_dot_product_", "_flash_attn_")
+"""What selective checkpointing keeps: dear to compute, small to hold."""
 
 Part = TypeVar("Part")
 
@@ -104,12 +108,24 @@ def refuse_incomplete(model: str, *, missing: Iterable[str], mismatched: Iterabl
             )
 
 
-def enable_gradient_checkpointing(module: nn.Module) -> None:
-    """Recompute each layer's activations in the backward pass: less memory, the same gradients."""
+def enable_gradient_checkpointing(module: nn.Module, *, selective: bool = False) -> None:
+    """Recompute each layer's activations in the backward pass: less memory, the same gradients.
+
+    ``selective`` keeps the results of matrix products and attention, and recomputes the cheap rest.
+    """
     if not isinstance(module, PreTrainedModel):
         raise TypeError(f"not a transformers model: {type(module).__name__}")
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        settings["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
     model: Any = module
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+
+
+def _keep_products(_context: Any, operator: Any, *_arguments: Any, **_settings: Any) -> CheckpointPolicy:
+    name = operator.name().partition("::")[2].partition(".")[0]
+    keeps = name in KEPT_OPERATORS or name.startswith(KEPT_ATTENTION)
+    return CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def export_model(

@@ -1,0 +1,172 @@
+"""The gradient of a step is the same however it is computed: micro-batches, ranks, packing, recomputation, experts.
+
+References: for each sample alone, unpacked, the plain cross entropy of its full logits; a step's gradient is their sum
+over the step's supervised tokens. Bounds are those of the project: 1e-6 over all parameters and 1e-5 for each, in fp32.
+"""
+
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.train.models.rank_steps import Found, Way, take_ways, write_plan
+from torch.nn.functional import cross_entropy
+
+from vlm_train.local_ranks import run_locally
+from vlm_train.models.family import EncodedSample
+from vlm_train.ranks import ALONE
+
+IMAGE, IMAGES, VIDEO, TEXT, BOTH, EMPTY = range(6)
+FOUR = (IMAGE, VIDEO, TEXT, BOTH)
+ROOT = Path(__file__).parents[3]
+PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.train.models.rank_steps import main; main()"
+MOE = ("qwen3_vl_moe", "nemotron_h_omni")
+PACKED = "train.sequence_packing=true"
+
+
+class Reference:
+    """Gradient and loss of the five samples, each alone."""
+
+    def __init__(self, tiny: Any) -> None:
+        self.tiny = tiny
+        self.samples = [tiny.encode(number) for number in range(5)]
+        self.samples.append(
+            EncodedSample(
+                dataset="",
+                sample_id="",
+                input_ids_T=torch.tensor([1, 1]),
+                labels_T=torch.tensor([-100, -100]),
+                media=(),
+            )
+        )
+        self.alone = [self._alone(sample) for sample in self.samples[:5]]
+
+    def _alone(self, sample: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
+        module = self.tiny.load().train()
+        batch = self.tiny.family.collate([[sample]])
+        logits_NV = self.tiny.family.logits(module, batch).flatten(0, 1)[batch.places_N].float()
+        loss = cross_entropy(logits_NV, batch.targets_N, reduction="sum")
+        loss.backward()
+        gradient = {name: one.grad for name, one in module.named_parameters() if one.requires_grad}
+        return batch.num_supervised_tokens, loss.item(), gradient
+
+    def check(self, found: Found, step: Any, what: str) -> None:
+        """``found`` is the step's loss and gradient."""
+        numbers = [one for rank in step for batch in rank for row in batch for one in row if one != EMPTY]
+        total = sum(self.alone[one][0] for one in numbers)
+        assert found.loss == pytest.approx(sum(self.alone[one][1] for one in numbers) / total, rel=1e-5), what
+        names = self.alone[0][2].keys()
+        expected = {
+            name: torch.stack([self.alone[one][2][name].double() for one in numbers]).sum(0) / total for name in names
+        }
+        whole = torch.cat([one.flatten() for one in expected.values()])
+        gradient = {name: found.gradient[name].double() for name in names}
+        difference = torch.cat([(gradient[name] - expected[name]).flatten() for name in names])
+        assert difference.norm() / whole.norm() <= 1e-6, what
+        assert found.grad_norm == pytest.approx(whole.norm().item(), rel=1e-5), what
+        for name in names:
+            off = (gradient[name] - expected[name]).norm()
+            if expected[name].norm() > 1e-6 * whole.norm():
+                assert off / expected[name].norm() <= 1e-5, f"{what}: {name}"
+            else:  # nothing but rounding, such as the bias of keys: a softmax does not see it
+                assert off <= 1e-5 * whole.norm(), f"{what}: {name}"
+
+
+@pytest.fixture(scope="module")
+def reference(tiny: Any) -> Reference:
+    return Reference(tiny)
+
+
+def rows(*numbers: int) -> tuple[tuple[int, ...], ...]:
+    """A micro-batch of one sample a row."""
+    return tuple((one,) for one in numbers)
+
+
+ONE_BY_ONE = ((tuple(rows(one) for one in FOUR),),)
+ALL_AT_ONCE = (((rows(*FOUR),),),)
+TWO_BY_TWO = (((rows(IMAGE, VIDEO), rows(TEXT, BOTH)),),)
+IN_ONE_ROW = ((((FOUR,),),),)
+ALONE_WAYS = (
+    Way("4 x 1", ONE_BY_ONE),
+    Way("1 x 4, padded", ALL_AT_ONCE),
+    Way("2 x 2", TWO_BY_TWO),
+    Way("packed", IN_ONE_ROW, (PACKED,)),
+    Way("packed, recomputed", IN_ONE_ROW, (PACKED, "policy.model_gradient_checkpointing=true")),
+    Way("recomputed", TWO_BY_TWO, ("policy.model_gradient_checkpointing=true",)),
+    Way("recomputed in part", TWO_BY_TWO, ('policy.model_gradient_checkpointing="selective"',)),
+)
+
+
+def test_one_process_gives_the_gradient_of_its_samples_in_any_way(reference: Reference, tmp_path: Path) -> None:
+    write_plan(tmp_path, reference.tiny.folder, reference.samples, ALONE_WAYS)
+    for name, found in take_ways(tmp_path, ALONE).items():
+        (way,) = (one for one in ALONE_WAYS if one.name == name)
+        for one, step in zip(found, way.steps, strict=True):
+            reference.check(one, step, name)
+
+
+def random_steps(number: int, *, packed: bool, seed: int) -> Any:
+    """Steps of two ranks with two micro-batches each, of any media, so that ranks often have different ones."""
+    draw = random.Random(seed)
+
+    def row() -> tuple[int, ...]:
+        return tuple(draw.randrange(5) for _ in range(draw.randint(1, 3) if packed else 1))
+
+    def batch(rank: int, step: int) -> tuple[tuple[int, ...], ...]:
+        if step == 0:  # one rank has text alone while the other looks at pictures and films
+            return ((TEXT,),) if rank else ((BOTH,),)
+        if step == 1 and rank:  # and a rank without any sample
+            return ((EMPTY,),)
+        return tuple(row() for _ in range(draw.randint(1, 2)))
+
+    return tuple(tuple((batch(rank, step), batch(rank, step)) for rank in range(2)) for step in range(number))
+
+
+def two_rank_ways(family: str, *, number: int, seed: int) -> list[Way]:
+    plain, packed = random_steps(number, packed=False, seed=seed), random_steps(number, packed=True, seed=seed)
+    ways = [
+        Way("plain", plain),
+        Way("packed, recomputed", packed, (PACKED, "policy.model_gradient_checkpointing=true")),
+        Way("reduced once a step", plain, ("train.fsdp_reshard_after_forward=never",)),
+        Way("two copies", plain, ("policy.parallelism.dp_replicate_size=2",)),
+    ]
+    if family in MOE:
+        ways.append(Way("experts shared out", plain, ("policy.parallelism.ep_size=2",)))
+        ways.append(
+            Way(
+                "experts shared out, packed, recomputed",
+                packed,
+                (PACKED, "policy.parallelism.ep_size=2", "policy.model_gradient_checkpointing=true"),
+            )
+        )
+    return ways
+
+
+def check_two_ranks(reference: Reference, folder: Path, *, number: int, every: int = 1) -> None:
+    """All ways, or ``every`` second or third of them."""
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    ways = two_rank_ways(reference.tiny.family.model_type, number=number, seed=seed)[every - 1 :: every]
+    write_plan(folder, reference.tiny.folder, reference.samples, ways)
+    assert run_locally([sys.executable, "-c", PROGRAM, str(folder)], num_processes=2) == 0
+    found = torch.load(folder / "found.pt", weights_only=False)
+    assert found.keys() == {way.name for way in ways}
+    for way in ways:
+        for place, (one, step) in enumerate(zip(found[way.name], way.steps, strict=True)):
+            reference.check(one, step, f"{way.name}, step {place} (seed {seed})")
+
+
+def test_two_ranks_of_different_media_give_the_gradient_of_their_samples(reference: Reference, tmp_path: Path) -> None:
+    if reference.tiny.family.model_type != "qwen3_vl_moe":
+        pytest.skip("the other families take their steps in the slow test")
+    check_two_ranks(reference, tmp_path, number=4, every=3)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_gradient_of_their_samples_in_fifty_random_steps(
+    reference: Reference, tmp_path: Path
+) -> None:
+    check_two_ranks(reference, tmp_path, number=50)
