@@ -181,6 +181,7 @@ def test_damaged_findings_and_wrong_paths_are_explained(
     assert "name a mix" in capsys.readouterr().err
     target = tmp_path / "page.html"
     assert prep(["report", str(MIX), "--output", str(target)]) == 0
+    assert not (tmp_path / ".staging").exists()
     assert prep(["report", str(MIX), "--output", str(target)]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from vlm_prep.report.samples import Chosen, choose_samples
 from vlm_prep.report.thumbnails import make_thumbnails, plan_pictures
 from vlm_prep.select import open_index
 from vlm_prep.sql_views import create_views
-from vlm_prep.staging import publish_text, staging_folder
+from vlm_prep.staging import STAGING, publish_text, staging_folder
 
 REPORT_FILE = "report.html"
 
@@ -54,8 +54,12 @@ def write_report(path: str, *, target: Path | None = None, limits: PageLimits | 
         raise ConfigError(f"{target}: exists already; name another file or move it away")
     text = report_page(files, limits or PageLimits())
     where = files.mix / REPORT_FILE if target is None else target.absolute()
-    with staging_folder(where.parent if target is not None else files.mix.resolve().parent) as staging:
+    root = files.mix.resolve().parent if target is None else where.parent
+    with staging_folder(root) as staging:
         publish_text(text, where, staging=staging)
+    if target is not None:
+        with suppress(OSError):  # another command may be at work there
+            (root / STAGING).rmdir()
     return where
 
 

@@ -205,7 +205,6 @@ class Browser {
     this.list = el("div", { class: "list", role: "listbox", tabindex: 0, "aria-label": "Samples", onscroll: () => this.draw(), onkeydown: (event) => this.pressed(event) }, this.space);
     this.count = el("p", { class: "count", role: "status" });
     this.dialog = el("dialog", { "aria-labelledby": "sample-title", onkeydown: (event) => this.pressedInside(event), onclick: (event) => event.target === this.dialog && this.dialog.close() });
-    this.dialog.addEventListener("close", () => this.returnFocus?.focus());
     this.fields = this.filters();
     new ResizeObserver(() => this.draw()).observe(this.list);
     addEventListener("keydown", (event) => {
@@ -362,13 +361,11 @@ class Browser {
     this.move(number);
     this.alone = false;
     this.fillDialog(samples[this.shown[this.active]], `${whole(this.active + 1)} of ${whole(this.shown.length)}`);
-    this.returnFocus = this.list;
   }
 
   // A sample that a finding names, whatever the list shows.
   openPlace(place) {
     this.alone = true;
-    this.returnFocus = document.activeElement;
     this.fillDialog(samples[place], "");
   }
 
