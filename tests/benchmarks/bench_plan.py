@@ -1,8 +1,8 @@
 """Planning packed epochs: speed and memory at 10 million samples of 100 datasets, and how full rows become.
 
-Lengths are log-normal (sigma 0.8, mean 0.1 or 0.3 of the row of 4,096 tokens) or uniform from 0.2 to 0.9 of it;
-all seeded. Peers: first fit in order of arrival, one sample a row, and best fit, longest
-first, of all samples at once (the ceiling; in points of difference). The order is compared with hashing every name.
+Lengths are log-normal (sigma 0.8, mean 0.1 or 0.3 of the row of 4,096 tokens), uniform from 0.2 to 0.9 of it, or those
+of the demo's samples in rows of 1,024; all seeded. Peers: first fit in order of arrival, one sample a row, best fit,
+longest first, of all samples at once (the ceiling; in points of difference). The order is compared with hashing names.
 One JSON line per figure; the plan runs in a process of its own, whose peak memory is that of the planning and its
 tables. PLAN_SAMPLES changes the 10 million.
 """
@@ -12,10 +12,14 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlm_catalogs.hashing import order_keys
@@ -27,7 +31,22 @@ ROW = 4096
 NUM_SAMPLES = int(os.environ.get("PLAN_SAMPLES", "10000000"))
 NUM_DATASETS = 100
 NUM_LENGTHS = 200_000
+DEMO_ROW = 1024
 Lengths = NDArray[np.int32]
+DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
+DEMO_TOML = """
+[custom]
+include_video = true
+[policy]
+model_name_or_path = "{folder}/model"
+model_max_length = {row}
+[mix]
+root = "{folder}/mixes"
+shards = "{folder}/shards"
+[[mix.source]]
+name = "demo"
+path = "{demo}"
+"""
 
 
 def log_normal(mean: float, count: int, seed: int = 0) -> Lengths:
@@ -80,17 +99,17 @@ def plan() -> None:
     print(json.dumps([first, seconds, inputs / 2**20, peak / 2**20, tokens / (rows * ROW)]))
 
 
-def best_fit(lengths: Lengths, window: int) -> float:
+def best_fit(lengths: Lengths, window: int, *, row: int = ROW) -> float:
     """Fill of rows, packed window by window."""
-    packer = Packer(ROW)
+    packer = Packer(row)
     num_rows = 0
     for begin in range(0, len(lengths), window):
         draws = np.arange(begin, min(begin + window, len(lengths)))
         num_rows += len(np.unique(packer.add(draws, lengths[draws], is_last=draws[-1] == len(lengths) - 1).rows))
-    return float(lengths.sum(dtype=np.int64) / (num_rows * ROW))
+    return float(lengths.sum(dtype=np.int64) / (num_rows * row))
 
 
-def first_fit(lengths: Lengths) -> float:
+def first_fit(lengths: Lengths, *, row: int = ROW) -> float:
     """Fill of rows when each sample goes into the first open row of 64 that holds it; the oldest leaves."""
     rests: list[int] = []
     num_rows = 0
@@ -98,11 +117,11 @@ def first_fit(lengths: Lengths) -> float:
         place = next((place for place, rest in enumerate(rests) if rest >= length), None)
         if place is None:
             num_rows += 1
-            rests.append(ROW - length)
+            rests.append(row - length)
             rests = rests[-64:]
         else:
             rests[place] -= length
-    return float(lengths.sum(dtype=np.int64) / (num_rows * ROW))
+    return float(lengths.sum(dtype=np.int64) / (num_rows * row))
 
 
 def show(figure: str, value: float, unit: str, **more: object) -> None:
@@ -110,10 +129,28 @@ def show(figure: str, value: float, unit: str, **more: object) -> None:
     print(json.dumps({"figure": figure, "value": round(value, 4), "unit": unit, **more}), flush=True)
 
 
-def show_fill(name: str, lengths: Lengths) -> None:
+def demo_lengths(row: int) -> Lengths:
+    """Lengths drawn evenly from those of the demo's samples, as build-mix measures them for a tiny model."""
+    from vlm_catalogs.manifest import current_mix
+    from vlm_prep.cli import main as prep
+    from vlm_train.make_tiny import make_tiny
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_tiny("qwen3_vl", folder / "model")
+        (folder / "demo.toml").write_text(DEMO_TOML.format(folder=folder, demo=DEMO, row=row))
+        with redirect_stdout(sys.stderr):
+            assert prep(["build-mix", str(folder / "demo.toml")]) == 0
+        selection = pq.read_table(current_mix(folder / "mixes" / "demo") / "selection.parquet")
+    tokens = selection.filter(selection["selected"])["total_tokens"].to_numpy()
+    return np.random.default_rng(0).choice(tokens, NUM_LENGTHS).astype(np.int32)
+
+
+def show_fill(name: str, lengths: Lengths, *, row: int = ROW) -> None:
     """How full rows become, against the peers."""
-    ours, first, whole = best_fit(lengths, DRAWS_PER_WINDOW), first_fit(lengths), best_fit(lengths, len(lengths))
-    alone = float(lengths.mean() / ROW)
+    ours, first = best_fit(lengths, DRAWS_PER_WINDOW, row=row), first_fit(lengths, row=row)
+    whole = best_fit(lengths, len(lengths), row=row)
+    alone = float(lengths.mean() / row)
     show(
         f"row fill, {name}",
         100 * ours,
@@ -176,6 +213,7 @@ def main() -> None:
     show_fill("log-normal, mean 0.3", log_normal(0.3, NUM_LENGTHS))
     uniform = np.random.default_rng(0).uniform(0.2, 0.9, NUM_LENGTHS)
     show_fill("uniform 0.2-0.9", (uniform * ROW).astype(np.int32))
+    show_fill(f"the demo's lengths, rows of {DEMO_ROW}", demo_lengths(DEMO_ROW), row=DEMO_ROW)
     found = subprocess.run([sys.executable, __file__, "plan"], check=True, capture_output=True, text=True)
     first, seconds, inputs, peak, filled = json.loads(found.stdout)
     about = {"samples": NUM_SAMPLES, "datasets": NUM_DATASETS}
