@@ -10,6 +10,7 @@ from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan, plan_build
+from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import convert_missing, prepare_sources
 from vlm_prep.decode_stage import decode_missing
 from vlm_prep.measure_stage import load_renderers, measure_missing
@@ -41,7 +42,7 @@ def build_mix(config: Config) -> Path:
     """
     log = BuildLog()
     plan = plan_build(config)
-    for text in plan.notes:
+    for text in [*plan.notes, *changes_since(config, plan.sources)]:
         note(text)
     rules = selection_rules(config, plan)
     renderers = load_renderers(config, plan)

@@ -30,7 +30,7 @@ def check_room(estimates: Sequence[Estimate], *, shards: Path, scratch: Path, fe
 
 
 def _check(folder: Path, num_bytes: int, estimates: Sequence[Estimate]) -> None:
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing(folder)).free
     if num_bytes <= free:
         return
     largest = sorted(estimates, key=lambda one: -one.bytes)[:NAMED]
@@ -42,9 +42,9 @@ def _check(folder: Path, num_bytes: int, estimates: Sequence[Estimate]) -> None:
 
 
 def _device(folder: Path) -> int:
-    return _existing(folder).stat().st_dev
+    return existing(folder).stat().st_dev
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The nearest folder that is there."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

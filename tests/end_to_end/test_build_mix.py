@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -452,10 +453,65 @@ def test_a_disk_that_is_full_at_any_moment_is_an_error_of_the_user(place: Path, 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
     before = tree(place)
     run = subprocess.run([COMMAND, "build-mix", "i4.toml", "--dry-run"], capture_output=True, text=True, check=True)
-    head, *rows = run.stdout.splitlines()
-    assert head.split() == ["dataset", "format", "MB", "parts", "cached", "weight", "share"]
+    head, *rows, totals = run.stdout.splitlines()
+    assert head.split() == [
+        "dataset",
+        "format",
+        "MB",
+        "parts",
+        "cached",
+        "weight",
+        "share",
+        "MB",
+        "to",
+        "write",
+        "CPU",
+        "s",
+    ]
     assert [row.split()[:2] for row in rows] == [[name, "i4"] for name in DATASETS]
+    assert re.match(
+        r"to convert: 3 parts, about 0\.\d MB to write, [\d,]+ MB free, under 1 s \(63 samples were", totals
+    )
     assert tree(place) == before
+
+
+def test_a_dry_run_names_every_problem_and_writes_nothing(place: Path) -> None:
+    Path("jsonl/demo_photos.jsonl").write_text("")
+    rows = Path("jsonl/demo_video.jsonl").read_text()
+    Path("jsonl/demo_video.jsonl").write_text("{\n" + rows)
+    before = tree(place)
+    command = [COMMAND, "build-mix", "normal.toml", "--dry-run", "--max-memory", "1KB"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.count("\nproblem: ") == 2
+    assert "demo_photos: there is nothing in it" in run.stderr
+    assert "--set: mix.max_memory: '1KB' is too little" in run.stderr
+    assert "note: demo_video: of 15 samples read here 1 would be rejected: unreadable_json" in run.stderr
+    assert [row.split()[0] for row in run.stdout.splitlines()] == ["dataset", "demo_clipart", "demo_video", "to"]
+    assert tree(place) == before
+
+
+def test_a_source_that_changed_is_named_and_only_its_parts_are_converted_anew(
+    build: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = build("normal")
+    assert "since the last build" not in capfd.readouterr().err
+    before = times(Path("shards"))
+    path = Path("jsonl/demo_photos.jsonl")
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    second = build("normal")
+    said = capfd.readouterr().err
+    change = (
+        "demo_photos: has changed since the last build (changed: demo_photos.jsonl); 1 of 1 parts are converted anew"
+    )
+    assert [line for line in said.splitlines() if "since the last build" in line] == [f"note: {change}"]
+    assert "convert: 3 parts, 2 cached" in said
+    assert second != first
+    changed = {file for file, time in times(Path("shards")).items() if before.get(file) != time}
+    assert changed
+    assert all("demo_photos" in Path(file).parts for file in changed)
+    assert build("normal") == second
+    assert "since the last build" not in capfd.readouterr().err
 
 
 def test_the_command_prints_shares_and_the_mix_on_stdout(place: Path) -> None:

@@ -5,14 +5,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_catalogs.console import fact, note, result
+from vlm_catalogs.console import DONE, WRONG_INPUT, fact, note, result
 from vlm_catalogs.text_table import text_table
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
     from vlm_catalogs.manifest import Manifest
-    from vlm_prep.build_plan import BuildPlan
     from vlm_prep.commands.arguments import Commands
+    from vlm_prep.dry_run import DryRun
+    from vlm_prep.estimate import Estimate
 
 
 def add(commands: "Commands") -> None:
@@ -49,19 +50,27 @@ def run(arguments: argparse.Namespace) -> int:
     from vlm_catalogs.manifest import read_manifest
     from vlm_prep.after_build import audit_and_report
     from vlm_prep.build import build_mix
-    from vlm_prep.build_plan import plan_build
 
     if arguments.dry_run:
-        plan = plan_build(config, copy=False)
-        for text in plan.notes:
-            note(text)
-        result(_plan_table(plan))
-        return 0
+        return _dry_run(config)
     version = build_mix(config)
     result(_mix_table(read_manifest(version)))
     result(f"mix: {version}")
     audit_and_report(version, config.mix.audit)
     return 0
+
+
+def _dry_run(config: "Config") -> int:
+    from vlm_prep.dry_run import look
+
+    found = look(config)
+    for text in found.notes:
+        note(text)
+    result(_plan_table(found))
+    result(_totals(found))
+    for text in found.problems:
+        fact(f"problem: {text}")
+    return WRONG_INPUT if found.problems else DONE
 
 
 def _load(arguments: argparse.Namespace) -> "Config":
@@ -78,7 +87,25 @@ def _load(arguments: argparse.Namespace) -> "Config":
     return config
 
 
-def _plan_table(plan: "BuildPlan") -> str:
+def _totals(found: "DryRun") -> str:
+    num_parts = sum(len(source.missing) for source in found.plan.sources)
+    probed = sum(one.num_probed for one in found.estimates.values())
+    unread = [name for name, one in found.estimates.items() if one.seconds is None]
+    unread += [one.source.name for one in found.plan.to_copy]
+    basis = f"{probed:,} samples were read for this" if probed else "no sample was read for this"
+    time = f"about {found.seconds:,.0f} s in {found.num_workers} processes" if found.seconds >= 1 else "under 1 s"
+    return (
+        f"to convert: {num_parts:,} parts, about {found.bytes / 1e6:,.1f} MB to write, "
+        f"{found.free_bytes / 1e6:,.0f} MB free, {time} ({basis}{'; without ' + ', '.join(unread) if unread else ''})"
+    )
+
+
+def _seconds(one: "Estimate | None") -> str:
+    return "?" if one is None or one.seconds is None else f"{one.seconds:,.1f}"
+
+
+def _plan_table(found: "DryRun") -> str:
+    plan = found.plan
     total = sum(source.source.weight for source in plan.sources) + sum(one.source.weight for one in plan.to_copy)
     rows = [
         [
@@ -89,6 +116,8 @@ def _plan_table(plan: "BuildPlan") -> str:
             str(len(source.parts) - len(source.missing)),
             f"{source.source.weight:g}",
             f"{source.source.weight / total:.4%}",
+            f"{one.bytes / 1e6:,.1f}" if (one := found.estimates.get(source.source.name)) else "?",
+            _seconds(found.estimates.get(source.source.name)),
         ]
         for source in plan.sources
     ]
@@ -101,10 +130,12 @@ def _plan_table(plan: "BuildPlan") -> str:
             "?",
             f"{one.source.weight:g}",
             f"{one.source.weight / total:.4%}",
+            f"{2 * one.bytes / 1e6:,.1f}",
+            "?",
         ]
         for one in plan.to_copy
     ]
-    return text_table(["dataset", "format", "MB", "parts", "cached", "weight", "share"], rows)
+    return text_table(["dataset", "format", "MB", "parts", "cached", "weight", "share", "MB to write", "CPU s"], rows)
 
 
 def _mix_table(manifest: "Manifest") -> str:
