@@ -67,6 +67,11 @@ def _all_zero(config: Config) -> str:
     return f"{config.path}: every weight is 0, so there is no data to train on"
 
 
+def names_of_dataset(config: Config) -> tuple[str, ...]:
+    """The names of what [train.train_policy] dataset stands for: one, or those of its catalogue. Raises ConfigError."""
+    return tuple(source.name for source in _read_dataset(config).sources)
+
+
 def _read_dataset(config: Config) -> FileDatasets:
     """The dataset of [train.train_policy]: a file, a folder or a catalogue; nothing when none is named."""
     name = config.train.train_policy.dataset.name

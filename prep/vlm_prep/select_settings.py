@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.sources import names_of_dataset
 from vlm_prep.select import Rules
 from vlm_prep.selection_rules import Caps, DuplicateRule, EvalRule
 from vlm_prep.user_tables import read_held_out, read_lists, read_score_tables
@@ -55,7 +56,14 @@ def _duplicates(config: Config) -> DuplicateRule | None:
 
 
 def _eval_split(config: Config) -> EvalRule | None:
-    asked = config.mix.select.eval
+    asked, size = config.mix.select.eval, config.train.train_policy.dataset.test_size
+    if size and not config.custom.use_i4:
+        is_share = isinstance(size, float) and size < 1
+        return EvalRule(
+            fraction=size if is_share else None,
+            num_samples=None if is_share else int(size),
+            datasets=names_of_dataset(config),
+        )
     if asked.fraction is None and asked.num_samples is None:
         return None
     return EvalRule(fraction=asked.fraction, num_samples=asked.num_samples, datasets=asked.datasets)

@@ -163,8 +163,6 @@ NOTED_VALUES: dict[str, str] = {
     "train.train_policy.dataloader_prefetch_factor": "4",
     "train.ckpt.hf_repo_name": "'a/b'",
     "train.ckpt.s3_bucket": "'a'",
-    "validation.freq": "30",
-    "validation.batch_size": "2",
     "validation.dataset.name": "'held_out'",
     "validation.dataset.test_size": "100",
     "logging.report_mfu": "true",
@@ -184,14 +182,12 @@ REFUSED_VALUES: dict[str, str] = {
     "train.train_policy.dataset.revision": "'a'",
     "train.train_policy.dataset.local_dir": "'a'",
     "train.train_policy.dataset.split": "['train', 'val']",
-    "train.train_policy.dataset.test_size": "100",
     "train.ckpt.upload_hf": "true",
     "train.ckpt.upload_s3": "'final'",
     "policy.parallelism.cp_size": "2",
     "policy.parallelism.pp_size": "2",
     "policy.enable_liger_cross_entropy": "true",
     "policy.is_diffusers": "true",
-    "validation.enable": "true",
     "distillation.enable": "true",
     "mix.fetch_media": "true",
 }
@@ -247,7 +243,7 @@ def test_all_keys_without_effect_stand_in_one_note_that_says_what_to_use(tmp_pat
         "settings without effect here:",
         "  redis, eth_ips: no server or controller is needed: vlm-train run starts the training itself",
         "  rollout: this is supervised fine-tuning: nothing is generated",
-        "  train.validation_step: does nothing in cosmos-rl either; a held-out loss will be [validation] enable",
+        "  train.validation_step: does nothing in cosmos-rl either; a held-out loss is [validation] enable",
     ]
 
 

@@ -13,7 +13,7 @@ ONLY_DEFAULT = "only its default is built; anything else is refused"
 RULED = {
     f"train.train_policy.{name}": ONLY_DEFAULT
     for name in (
-        *(f"dataset.{one}" for one in ("subset", "revision", "local_dir", "split", "test_size")),
+        *(f"dataset.{one}" for one in ("subset", "revision", "local_dir", "split")),
         "conversation_column_name",
     )
 }

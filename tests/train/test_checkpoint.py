@@ -235,3 +235,12 @@ def test_a_background_save_that_failed_is_told_at_the_next_step(tmp_path: Path) 
     saver.raise_failure()  # told once
     saver.close()
     assert complete_checkpoints(tmp_path) == [before]
+
+
+def test_the_checkpoint_with_the_lowest_held_out_loss_stays_beside_the_newest(tmp_path: Path) -> None:
+    module, optimizer = model()
+    for step, loss in ((1, 3.0), (2, 1.5), (3, 1.5), (4, None), (5, 2.0), (6, 2.5)):
+        at = replace(state(step), validation_loss=loss)
+        save_checkpoint(tmp_path, at, module=module, optimizer=optimizer, max_keep=2)
+    assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (2, 5, 6)]
+    assert read_state(checkpoint_path(tmp_path, 2)).validation_loss == 1.5

@@ -22,6 +22,7 @@ from vlm_train.sample_store import SampleStore
 from vlm_train.start import Start
 from vlm_train.step_stream import Place
 from vlm_train.stream import RowEncoder
+from vlm_train.validation import Validation, open_validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +40,22 @@ class Run:
     encoder: RowEncoder
     store: SampleStore
     saver: CheckpointSaver
+    validation: Validation | None
 
     @property
     def output_dir(self) -> Path:
         """Where the run writes."""
         return self.start.output_dir
 
-    def state(self, place: Place) -> RunState:
+    def state(self, place: Place, *, validation_loss: float | None = None) -> RunState:
         """The state before the step at ``place``."""
-        return RunState(step=place.step, epoch=place.epoch, epoch_step=place.epoch_step, fingerprint=self.fingerprint)
+        return RunState(
+            step=place.step,
+            epoch=place.epoch,
+            epoch_step=place.epoch_step,
+            fingerprint=self.fingerprint,
+            validation_loss=validation_loss,
+        )
 
 
 def load_run(
@@ -81,6 +89,7 @@ def load_run(
             ranks=ranks,
         )
     saver = saver_of(config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks)
+    validation = open_validation(config, mix, encoder=encoder, family=family, trainer=trainer, ranks=ranks)
     return Run(
         config=config,
         ranks=ranks,
@@ -93,6 +102,7 @@ def load_run(
         encoder=encoder,
         store=store,
         saver=saver,
+        validation=validation,
     )
 
 

@@ -94,6 +94,7 @@ def _check_mix(config: Config) -> list[str]:
 def describe_mix(config: Config) -> list[str]:
     """The mix and the plan of a run on it. Raises UserError when there is none or it does not fit the TOML."""
     from vlm_train.open_mix import datasets_to_draw, load_renderers, open_mix
+    from vlm_train.validation import describe_held_out
 
     mix = open_mix(config)
     load_renderers(config, mix)
@@ -103,7 +104,8 @@ def describe_mix(config: Config) -> list[str]:
         f"  {one.name}: {one.num_draws:,} draws an epoch ({one.share:.2%}) of {one.num_selected:,} samples"
         for one in mix.manifest.datasets
     ]
-    return [f"mix: {mix.folder}", *shares, f"plan: {plan.describe()}"]
+    held_out = describe_held_out(config, mix)
+    return [f"mix: {mix.folder}", *shares, f"plan: {plan.describe()}", *([held_out] if held_out else [])]
 
 
 def _said(print_it: Callable[[], None]) -> list[str]:

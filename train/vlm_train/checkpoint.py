@@ -8,7 +8,7 @@ COMPLETE holds the hash of state.json. No random state is stored: every step see
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ class RunState:
     epoch_step: int
     """The next step within that epoch, as in the epoch table."""
     fingerprint: Mapping[str, Any]
+    validation_loss: float | None = None
+    """Held-out loss of these weights, where it was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,8 @@ def write_checkpoint(
 ) -> Path:
     """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
 
-    Every rank writes its shares of ``tensors``, the first one all else.
+    The one with the lowest held-out loss stays beside these. Every rank writes its shares of ``tensors``, the first
+    one all else.
 
     Raises StorageError, leaving no half of it, when the disk does not take it.
     """
@@ -266,7 +269,26 @@ def _check_file(checkpoint: Path, file: CheckpointFile, hint: str) -> None:
 def _remove_oldest(run: Path, max_keep: int) -> None:
     if max_keep < 0:
         return
-    for path in complete_checkpoints(run)[: -max(1, max_keep)]:
-        gone = path.with_name(f"{path.name}.tmp")  # renamed first, so that a kill leaves no half of a checkpoint
-        path.rename(gone)
-        shutil.rmtree(gone)
+    found = complete_checkpoints(run)
+    best = best_checkpoint(found)
+    for path in found[: -max(1, max_keep)]:
+        if path != best:
+            gone = path.with_name(f"{path.name}.tmp")  # renamed first, so that a kill leaves no half of a checkpoint
+            path.rename(gone)
+            shutil.rmtree(gone)
+
+
+def best_checkpoint(checkpoints: Sequence[Path]) -> Path | None:
+    """The one with the lowest held-out loss, the first of several; None where none was measured."""
+    losses = {path: _validation_loss(path) for path in checkpoints}
+    measured = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(measured, key=lambda path: measured[path], default=None)
+
+
+def _validation_loss(checkpoint: Path) -> float | None:
+    """As state.json says; a damaged one, which resume refuses, says nothing."""
+    try:
+        loss = json_text.loads((checkpoint / STATE_FILE).read_bytes()).get("validation_loss")
+    except (OSError, ValueError):
+        return None
+    return loss if isinstance(loss, float) else None

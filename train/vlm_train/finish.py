@@ -15,24 +15,25 @@ SIGNAL_EXIT = 128
 """A run that a signal ended exits with this plus the signal's number, as shells do."""
 
 
-def end_stopped(run: Run, place: Place, stop: StopRequest) -> int:
+def end_stopped(run: Run, place: Place, stop: StopRequest, *, validation_loss: float | None) -> int:
     """Save what a signal interrupted before the step at ``place``; the exit code."""
     assert stop.signal is not None
     config = run.config
     saved = "nothing was saved: train.ckpt.enable_checkpoint or train.save_ckpt_at_exit is false"
     if config.train.ckpt.enable_checkpoint and config.train.save_ckpt_at_exit:
-        saved = f"saved {save_last(run, place)}; go on with: vlm-train run {config.path} --resume"
+        path = save_last(run, place, validation_loss=validation_loss)
+        saved = f"saved {path}; go on with: vlm-train run {config.path} --resume"
     fact(f"stopped by {stop.signal.name} after step {place.step} of {run.plan.total_steps}; {saved}")
     return SIGNAL_EXIT + stop.signal
 
 
-def end_whole(run: Run, place: Place) -> int:
+def end_whole(run: Run, place: Place, *, validation_loss: float | None) -> int:
     """Save and export a run whose last step was the one before ``place``; the exit code."""
     done, total = place.step, run.plan.total_steps if run.plan.is_exact else place.step
     ckpt = run.config.train.ckpt
     fact(f"trained {done} of {total} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
     if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
-        fact(f"checkpoint: {save_last(run, place)}")
+        fact(f"checkpoint: {save_last(run, place, validation_loss=validation_loss)}")
     if ckpt.export_safetensors:
         weights = full_state_dict(run.trainer.module, ranks=run.ranks)
         if run.ranks.is_first:

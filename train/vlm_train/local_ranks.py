@@ -53,17 +53,14 @@ def run_locally(command: Sequence[str], *, num_processes: int) -> int:
     settings = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     fact(f"starting {num_processes} processes on this machine")
     ranks = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            process_group=0,  # Ctrl-C then reaches them once, from here, and not also from the terminal
-        )
+        subprocess.Popen(command, env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(num_processes)
     ]
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in before:
-            signal.signal(number, lambda got, _frame: _tell(ranks, got))
+            # A terminal sends Ctrl-C to the ranks as well; a second one from here would end them at once.
+            signal.signal(number, lambda got, _frame: _tell(ranks, signal.SIGTERM if got == signal.SIGINT else got))
         return _wait(ranks)
     finally:
         for one in ranks:

@@ -6,7 +6,7 @@ Tensor names carry their shape: B rows, T tokens, D width, N supervised tokens, 
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -138,6 +138,26 @@ class Trainer:
             aux_loss=aux_loss if self._aux_coeff else None,
             samples=samples,
         )
+
+    def measure(self, batches: Iterable[Batch]) -> list[SampleLoss]:
+        """The losses of the samples of ``batches`` with the weights as they are; nothing changes.
+
+        All ranks call it with as many batches.
+        """
+        was_training = self._whole.training
+        self._whole.eval()
+        try:
+            with torch.no_grad():
+                return [loss for batch in batches for loss in sample_losses([batch], self._losses(batch).tolist())]
+        finally:
+            self._whole.train(was_training)
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """The loss (S,) of each sample of a batch."""
+        on_device = batch.to(self._device)
+        with self._precision.context(self._device):
+            losses_N = self._whole(on_device)
+        return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 
     def _summed(self, values: Sequence[float]) -> list[float]:
         """Each value, summed over the ranks."""

@@ -10,6 +10,8 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 
 METRICS_FILE = "metrics.jsonl"
+VALIDATION_FILE = "validation.jsonl"
+"""A line for each validation; that before the first step has no line in metrics.jsonl."""
 
 
 class MetricsLog:
@@ -41,9 +43,9 @@ class MetricsLog:
         self._file.close()
 
 
-def open_metrics(output_dir: Path) -> MetricsLog:
+def open_metrics(output_dir: Path, name: str = METRICS_FILE) -> MetricsLog:
     """The log of a new attempt. A line torn by a kill is cut off first: it would spoil the file for every reader."""
-    path = output_dir / METRICS_FILE
+    path = output_dir / name
     attempt = 1
     if path.exists():
         cut_torn_line(path)

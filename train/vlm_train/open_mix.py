@@ -95,11 +95,25 @@ def render_settings(config: Config, dataset: MixDataset) -> RenderSettings:
 
 def datasets_to_draw(mix: OpenMix) -> list[DatasetToDraw]:
     """What the epochs draw from, in the order of the manifest. Raises DataError for tables that are not as pinned."""
+    chosen = _selected(mix, "train")
+    return [_dataset_to_draw(mix, dataset, chosen) for dataset in mix.manifest.datasets if dataset.num_draws > 0]
+
+
+def held_out_datasets(mix: OpenMix) -> list[DatasetToDraw]:
+    """The samples that are held out for validation, by dataset, in the order of the manifest, of those that have any.
+
+    Raises DataError for tables that are not as pinned.
+    """
+    chosen = _selected(mix, "eval")
+    found = set(chosen["dataset"].unique().to_pylist())
+    return [_dataset_to_draw(mix, dataset, chosen) for dataset in mix.manifest.datasets if dataset.name in found]
+
+
+def _selected(mix: OpenMix, split: str) -> pa.Table:
     path = mix.folder / "selection.parquet"
     _check_hash(path, mix.manifest.selection_xxh3_128)
     selection = pq.read_table(path)
-    chosen = selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], "train")))
-    return [_dataset_to_draw(mix, dataset, chosen) for dataset in mix.manifest.datasets if dataset.num_draws > 0]
+    return selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], split)))
 
 
 def _dataset_to_draw(mix: OpenMix, dataset: MixDataset, chosen: pa.Table) -> DatasetToDraw:

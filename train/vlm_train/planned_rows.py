@@ -35,6 +35,13 @@ class PlannedRow:
         return f"{self.dataset}/{self.sample_id}"
 
 
+def empty_line() -> PlannedRow:
+    """A line without a sample, which makes a row count for nothing."""
+    numbers = dict.fromkeys(("step", "row", "position", "sample_key", "alternative", "shard", "index_in_shard"), 0)
+    tokens = dict.fromkeys(("tokens", "supervised_tokens", "vision_patches"), 0)
+    return PlannedRow(dataset="", sample_id="", part="", status="empty", **numbers, **tokens)
+
+
 def planned_rows(table: pa.Table, *, first_step: int = 0) -> Iterator[tuple[PlannedRow, ...]]:
     """The rows of an epoch table from ``first_step`` on, in order, each with its samples in theirs."""
     for _, lines in groupby(_lines(table, first_step), key=lambda line: (line.step, line.row)):

@@ -14,12 +14,13 @@ from vlm_train.open_store import open_store
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 from vlm_train.run_checkpoints import save_is_due, save_run
 from vlm_train.run_plan import plan_run
-from vlm_train.run_steps import is_past_end, steps_of_run, take_step
+from vlm_train.run_steps import is_past_end, measure_held_out, steps_of_run, take_step
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.start import decide_start, refuse_private_folder, rows_of_run, run_fingerprint, write_run_files
 from vlm_train.step_reports import open_reports
 from vlm_train.step_stream import Place
 from vlm_train.stop_request import StopRequest
+from vlm_train.validation import describe_held_out
 
 
 def run_training(config: Config, *, resume: bool) -> int:
@@ -57,6 +58,8 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     fact(f"mode: {describe_mode(config)}")
     fact(f"mix: {mix.folder}, {len(datasets)} datasets")
     fact(f"plan: {plan.describe()}")
+    if held_out := describe_held_out(config, mix):
+        fact(held_out)
     if start.note:
         note(start.note)
     hush_progress_bars()
@@ -75,27 +78,33 @@ def _train(run: Run) -> int:
     config, state = run.config, run.start.state
     next_place = Place() if state is None else Place(step=state.step, epoch=state.epoch, epoch_step=state.epoch_step)
     reports = open_reports(config, run.output_dir, total_steps=run.plan.total_steps)
-    is_whole = False
+    is_whole, validation_loss = False, None
     with (
         reports if run.ranks.is_first else nullcontext() as shown,
         StopRequest() as stop,
         _sample_losses(run, attempt=run.ranks.largest(shown.attempt if shown else 0)) as lines,
         closing(steps_of_run(run, next_place)) as steps,
     ):
+        if config.validation.val_before_train and next_place.step == 0:
+            before = measure_held_out(run, next_place)
+            if shown is not None and before:
+                shown.show_validation(before, step=0)
         while not (is_whole := is_past_end(run, next_place)) and not _all_stop(run, stop):
             taken = take_step(run, steps, lines)
             if taken is None:  # epochs of their own lengths came to fewer steps than the first promised
                 is_whole = True
                 break
             metrics, next_place = taken
+            held_out = measure_held_out(run, next_place)
+            validation_loss = held_out.get("validation/loss")
             if shown is not None:
-                shown.show(metrics)
+                shown.show({**metrics, **held_out})
             if save_is_due(config, next_place):
-                save_run(run, next_place)
+                save_run(run, next_place, validation_loss=validation_loss)
             run.saver.raise_failure()
     if stop.signal is not None and not is_whole:
-        return end_stopped(run, next_place, stop)
-    return end_whole(run, next_place)
+        return end_stopped(run, next_place, stop, validation_loss=validation_loss)
+    return end_whole(run, next_place, validation_loss=validation_loss)
 
 
 def _all_stop(run: Run, stop: StopRequest) -> bool:

@@ -17,13 +17,13 @@ def save_is_due(config: Config, place: Place) -> bool:
     return place.step % ckpt.save_freq == 0
 
 
-def save_run(run: Run, place: Place) -> Path:
+def save_run(run: Run, place: Place, *, validation_loss: float | None = None) -> Path:
     """Where the checkpoint of the state before the step at ``place`` stands, or will. All ranks must call it."""
-    return run.saver.save(run.state(place))
+    return run.saver.save(run.state(place, validation_loss=validation_loss))
 
 
-def save_last(run: Run, place: Place) -> Path:
+def save_last(run: Run, place: Place, *, validation_loss: float | None = None) -> Path:
     """The checkpoint of the state before the step at ``place``, whole. All ranks must call it."""
-    path = save_run(run, place)
+    path = save_run(run, place, validation_loss=validation_loss)
     run.saver.finish()
     return path

@@ -15,11 +15,22 @@ from vlm_train.sample_loss import SampleLossLog
 from vlm_train.step_metrics import dataset_metrics, step_metrics
 from vlm_train.step_stream import Place, Step, encoded_steps
 from vlm_train.stream import planned_samples
+from vlm_train.validation import is_due
 
 
 def is_past_end(run: Run, place: Place) -> bool:
     """True where there is no step at ``place``."""
     return place.step >= run.plan.total_steps if run.plan.is_exact else place.epoch >= run.plan.epochs
+
+
+def measure_held_out(run: Run, place: Place) -> dict[str, float]:
+    """The numbers of a validation before the step at ``place``, where one is due. All ranks must call it."""
+    due = place.step == 0 or is_due(run.config, step=place.step, is_last=is_past_end(run, place))
+    if run.validation is None or not due:
+        return {}
+    began = time.perf_counter()
+    metrics = run.validation.measure().metrics()
+    return {**metrics, "validation/seconds": time.perf_counter() - began}
 
 
 def steps_of_run(run: Run, first: Place) -> Generator[Step]:

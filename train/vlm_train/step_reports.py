@@ -1,25 +1,41 @@
 """Where the numbers of a step go: metrics.jsonl first, then the loggers, then the screen; of the first rank."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from vlm_catalogs.config import Config
+from vlm_catalogs.console import fact
 from vlm_train.live_view import LiveView
 from vlm_train.loggers import Logger, numbers_of, open_all
-from vlm_train.metrics import MetricsLog, open_metrics
+from vlm_train.metrics import VALIDATION_FILE, MetricsLog, open_metrics
 
 
 class StepReports:
     """Takes the numbers of each step."""
 
-    def __init__(self, log: MetricsLog, loggers: Sequence[Logger], view: LiveView) -> None:
+    def __init__(
+        self, log: MetricsLog, loggers: Sequence[Logger], view: LiveView, *, validations: MetricsLog | None = None
+    ) -> None:
         self._log, self._loggers, self._view = log, loggers, view
+        self._validations = validations
         self.attempt = log.attempt
+
+    def show_validation(self, metrics: Mapping[str, Any], *, step: int) -> None:
+        """Write and show what was measured on held-out samples after ``step`` steps."""
+        if self._validations is not None:
+            held_out = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+            self._validations.write({"step": step, **held_out})
+            fact(f"validation after {step} steps: loss {metrics['validation/loss']:.4f}")
+        if step == 0:  # else they are among the numbers of the step
+            for logger in self._loggers:
+                logger.log(numbers_of(metrics), step=step)
 
     def show(self, metrics: Mapping[str, Any]) -> None:
         """Write and show one step. Raises StorageError when the disk does not take it."""
+        if "validation/loss" in metrics:
+            self.show_validation(metrics, step=metrics["step"])
         self._log.write(metrics)
         for logger in self._loggers:
             logger.log(numbers_of(metrics), step=metrics["step"])
@@ -30,5 +46,11 @@ class StepReports:
 def open_reports(config: Config, output_dir: Path, *, total_steps: int) -> Iterator[StepReports]:
     """The reports of an attempt, closed at the end. Raises ConfigError when a logger cannot start."""
     view = LiveView(total_steps=total_steps, log_interval=config.logging.log_interval)
-    with open_metrics(output_dir) as log, open_all(config, output_dir) as loggers, view:
-        yield StepReports(log, loggers, view)
+    is_validated = config.validation.enable
+    with (
+        open_metrics(output_dir) as log,
+        open_metrics(output_dir, VALIDATION_FILE) if is_validated else nullcontext() as validations,
+        open_all(config, output_dir) as loggers,
+        view,
+    ):
+        yield StepReports(log, loggers, view, validations=validations)

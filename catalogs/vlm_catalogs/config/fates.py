@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 NO_CONTROLLER = "no server or controller is needed: vlm-train run starts the training itself"
 NO_ROLLOUT = "this is supervised fine-tuning: nothing is generated"
 NO_DIFFUSION = "only vision-language models are trained here"
-USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss will be [validation] enable"
+USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss is [validation] enable"
 SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
 SPEED_ONLY = "not built yet; changes speed or memory, not results"
 DATA_PARALLEL_ONLY = (
     "not built yet: ranks share rows, parameters and experts (dp_shard_size, dp_replicate_size, ep_size)"
 )
+HELD_OUT_OF_THE_MIX = "validation is on samples that the mix holds out: [mix.select.eval], or the dataset's test_size"
 UPLOADS = "uploads are not built yet; the files stay in output_dir"
 NO_LIGER_LOSS = "only the project's own loss is used, which never holds all logits; leave it false"
 
@@ -141,15 +142,10 @@ PERFORMANCE: dict[str, Fate] = {
     **_noted(UPLOADS, "train.ckpt.hf_repo_name", unless=("",)),
     **_noted(UPLOADS, "train.ckpt.s3_bucket"),
     **_noted(UPLOADS, "train.ckpt.s3_prefix", unless=("outputs",)),
-    **_noted("validation is not built yet", "validation.freq", unless=(20,)),
-    **_noted("validation is not built yet", "validation.val_before_train", unless=(False,)),
-    **_noted("validation is not built yet", "validation.batch_size"),
-    **_noted("validation is not built yet", *(f"validation.dataset.{key}" for key in ("name", "subset")), unless=("",)),
     **_noted(
-        "validation is not built yet", *(f"validation.dataset.{key}" for key in ("revision", "split")), unless=("",)
-    ),
-    **_noted(
-        "validation is not built yet", "validation.dataset.local_dir", "validation.dataset.test_size", unless=("",)
+        HELD_OUT_OF_THE_MIX,
+        *(f"validation.dataset.{key}" for key in ("name", "subset", "revision", "split", "local_dir", "test_size")),
+        unless=("",),
     ),
 }
 """Settings whose absence changes no trained weight beyond rounding; a note, so that people's files run unchanged."""
@@ -179,7 +175,6 @@ NOT_BUILT: dict[str, Fate] = {
         *(f"policy.enable_liger_{key}" for key in ("cross_entropy", "fused_cross_entropy")),
         unless=(False,),
     ),
-    **_refused("validation is not built yet; leave it false", "validation.enable", unless=(False,)),
     **_refused("fetching media over http is not built yet; leave it false", "mix.fetch_media", unless=(False,)),
 }
 """Settings that would change results or the layout of the run; a value that does is an error."""

@@ -20,7 +20,7 @@ def describe_mode(config: Config) -> str:
 
 def mix_settings(config: Config) -> dict[str, object]:
     """The settings that decide the mix, without paths: stored in its manifest and compared when training starts."""
-    custom, mix = config.custom, config.mix
+    custom, mix, test_size = config.custom, config.mix, config.train.train_policy.dataset.test_size
     return {
         "custom.use_i4": custom.use_i4,
         "custom.i4_data_source": custom.i4_data_source if custom.use_i4 else None,
@@ -28,6 +28,7 @@ def mix_settings(config: Config) -> dict[str, object]:
         "policy.model_max_length": config.policy.model_max_length,
         "train.train_policy.system_prompt": config.train.train_policy.system_prompt,
         "train.train_policy.dataset.name": None if custom.use_i4 else config.train.train_policy.dataset.name,
+        **({"train.train_policy.dataset.test_size": test_size} if test_size and not custom.use_i4 else {}),
         "mix.weight_unit": mix.weight_unit,
         "mix.epoch_samples": mix.epoch_samples,
         **({"mix.epoch_tokens": mix.epoch_tokens} if mix.epoch_tokens else {}),

@@ -5,7 +5,7 @@ import re
 
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.problems import Problems
-from vlm_catalogs.config.sections import Config, DatasetSection, MixSource, SelectSection
+from vlm_catalogs.config.sections import Config, DatasetSection, EvalSection, MixSource, SelectSection
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
 
@@ -28,6 +28,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_select(config.mix.select, problems)
     _check_audit(config.mix.audit, problems)
     _check_dataset(config, problems)
+    _check_validation(config, problems)
     _check_family(config, problems)
     return _dataset_notes(config)
 
@@ -146,13 +147,31 @@ def _check_dataset(config: Config, problems: Problems) -> None:
             )
     if dataset.split not in ("", "train", ("train",), ()):
         problems.add("train.train_policy.dataset.split", "splits other than 'train' are not built yet")
-    if dataset.test_size:
-        problems.add("train.train_policy.dataset.test_size", "holding samples out is not built yet; leave it out")
+    if dataset.test_size and is_held_out(config.mix.select.eval):
+        problems.add("train.train_policy.dataset.test_size", "holds samples out, and [mix.select.eval] too; keep one")
+    if isinstance(dataset.test_size, float) and not (dataset.test_size < 1 or dataset.test_size.is_integer()):
+        problems.add(
+            "train.train_policy.dataset.test_size",
+            f"expected a share under 1, or a whole number of samples, got {dataset.test_size}",
+        )
     if policy.conversation_column_name not in READ_COLUMNS:
         problems.add(
             "train.train_policy.conversation_column_name",
             f"expected one of {READ_COLUMNS}, got {policy.conversation_column_name!r}; others are not built yet",
         )
+
+
+def _check_validation(config: Config, problems: Problems) -> None:
+    if config.validation.enable and config.validation.dataset.name:
+        problems.add(
+            "validation.dataset.name",
+            "a dataset of its own is not built yet; hold samples out by [mix.select.eval], or by test_size",
+        )
+
+
+def is_held_out(split: EvalSection) -> bool:
+    """Does [mix.select.eval] hold samples out?"""
+    return split.fraction is not None or split.num_samples is not None
 
 
 def _check_family(config: Config, problems: Problems) -> None:

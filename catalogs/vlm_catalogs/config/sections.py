@@ -206,13 +206,16 @@ class PolicySection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationSection:
-    """[validation]: a held-out loss during training."""
+    """[validation]: the loss on samples that the mix holds out ([mix.select.eval], or test_size of the dataset)."""
 
     enable: bool = False
+    """Measure it every ``freq`` steps and after the last one."""
     freq: PositiveCount = 20
     """Steps between two validations."""
     val_before_train: bool = False
+    """Measure it before the first step, too."""
     batch_size: PositiveCount | None = None
+    """Samples in one forward pass of a rank; None is mini_batch."""
     dataset: DatasetSection = DatasetSection()
 
 

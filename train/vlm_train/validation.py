@@ -1,0 +1,164 @@
+"""The loss on the samples that the mix holds out: each once, unweighted, in the order of the sources.
+
+Batches are cut before they are dealt to ranks, so that the numbers are the same for any number of ranks.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from vlm_catalogs.config import Config
+from vlm_catalogs.errors import ConfigError
+from vlm_train.draws import DatasetToDraw
+from vlm_train.loop import SampleLoss, Trainer
+from vlm_train.models.family import Batch, Family
+from vlm_train.open_mix import OpenMix, held_out_datasets
+from vlm_train.open_store import num_workers
+from vlm_train.planned_rows import PlannedRow, empty_line
+from vlm_train.ranks import Ranks
+from vlm_train.stream import RowEncoder, encoded_in_order
+
+Line = tuple[PlannedRow]
+"""A row of one sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationLoss:
+    """What one validation came to."""
+
+    loss: float
+    """Mean over all supervised tokens."""
+    by_dataset: dict[str, float]
+    """Mean over the supervised tokens of each dataset that has any."""
+    num_samples: int
+    num_supervised_tokens: int
+
+    def metrics(self) -> dict[str, float]:
+        """As they stand in metrics.jsonl."""
+        return {
+            "validation/loss": self.loss,
+            **{f"validation/loss/{name}": loss for name, loss in self.by_dataset.items()},
+            "validation/samples": self.num_samples,
+            "validation/supervised_tokens": self.num_supervised_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Measures the loss on the held-out samples."""
+
+    rows: tuple[Line, ...]
+    batch_size: int
+    encoder: RowEncoder
+    family: Family
+    trainer: Trainer
+    ranks: Ranks
+    num_workers: int
+
+    def measure(self) -> ValidationLoss:
+        """The loss with the weights as they are. All ranks must call it."""
+        losses = self.trainer.measure(self._batches())
+        return summarise(self.ranks.gather(losses))
+
+    def _batches(self) -> Iterator[Batch]:
+        mine = rows_of_rank(self.rows, batch_size=self.batch_size, rank=self.ranks.rank, num_ranks=self.ranks.size)
+        with closing(encoded_in_order(mine, self.encoder.encode, num_workers=self.num_workers)) as encoded:
+            batch = []
+            for row in encoded:
+                batch.append(row.samples)
+                if len(batch) == self.batch_size:
+                    yield self.family.collate(batch)
+                    batch = []
+
+
+def open_validation(
+    config: Config, mix: OpenMix, *, encoder: RowEncoder, family: Family, trainer: Trainer, ranks: Ranks
+) -> Validation | None:
+    """What measures the held-out loss of a run; None where its TOML asks for none."""
+    if not config.validation.enable:
+        return None
+    return Validation(
+        rows=held_out_rows(held_out_datasets(mix)),
+        batch_size=config.validation.batch_size or config.train.train_policy.mini_batch,
+        encoder=encoder,
+        family=family,
+        trainer=trainer,
+        ranks=ranks,
+        num_workers=num_workers(config),
+    )
+
+
+def describe_held_out(config: Config, mix: OpenMix) -> str | None:
+    """What is held out, for people; None where nothing is asked. Raises ConfigError when the mix holds nothing out."""
+    if not config.validation.enable:
+        return None
+    counts = {dataset.name: dataset.samples.num_rows for dataset in held_out_datasets(mix)}
+    if not counts:
+        raise ConfigError(
+            f"{config.where('validation.enable')}: validation.enable: the mix {mix.folder} holds no sample out; set "
+            "fraction or num_samples in [mix.select.eval], or test_size of the dataset, and build it again"
+        )
+    of_each = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    return f"validation: {sum(counts.values()):,} held-out samples ({of_each}), every {config.validation.freq} steps"
+
+
+def is_due(config: Config, *, step: int, is_last: bool) -> bool:
+    """True when the loss is measured after ``step`` steps (from 1): every ``freq``, and at the end."""
+    return config.validation.enable and (is_last or step % config.validation.freq == 0)
+
+
+def held_out_rows(datasets: Sequence[DatasetToDraw]) -> tuple[Line, ...]:
+    """A row for each sample, with its first conversation."""
+    return tuple((line,) for dataset in datasets for line in _lines(dataset))
+
+
+def _lines(dataset: DatasetToDraw) -> Iterator[PlannedRow]:
+    lengths = dataset.lengths.select(["sample_key", "alternative", "total_tokens", "supervised_tokens"])
+    by_key = {one["sample_key"]: one for one in lengths.to_pylist() if one["alternative"] == 0}
+    for number, sample in enumerate(dataset.samples.to_pylist()):
+        length: dict[str, Any] = by_key[sample["sample_key"]]
+        yield PlannedRow(
+            step=0,
+            row=number,
+            position=0,
+            alternative=0,
+            tokens=length["total_tokens"],
+            supervised_tokens=length["supervised_tokens"],
+            status="planned",
+            **{
+                name: sample[name]
+                for name in ("dataset", "sample_id", "sample_key", "part", "shard", "index_in_shard", "vision_patches")
+            },
+        )
+
+
+def rows_of_rank(rows: Sequence[Line], *, batch_size: int, rank: int, num_ranks: int) -> list[Line]:
+    """The rows of one rank: every ``num_ranks``-th batch; empty rows make all ranks have as many whole batches."""
+    num_batches = math.ceil(len(rows) / batch_size)
+    per_rank = math.ceil(num_batches / num_ranks)
+    mine = []
+    for batch in range(rank, per_rank * num_ranks, num_ranks):
+        found = list(rows[batch * batch_size : (batch + 1) * batch_size])
+        mine += found + [(empty_line(),)] * (batch_size - len(found))
+    return mine
+
+
+def summarise(losses: Sequence[SampleLoss]) -> ValidationLoss:
+    """The means over supervised tokens. Sums are exact (``math.fsum``), so that their order does not matter."""
+    by_name: dict[str, list[SampleLoss]] = {}
+    for one in losses:
+        by_name.setdefault(one.dataset, []).append(one)
+    means = {name: _mean(of_dataset) for name, of_dataset in sorted(by_name.items())}
+    return ValidationLoss(
+        loss=_mean(losses) or 0.0,
+        by_dataset={name: mean for name, mean in means.items() if mean is not None},
+        num_samples=len(losses),
+        num_supervised_tokens=sum(one.num_supervised_tokens for one in losses),
+    )
+
+
+def _mean(losses: Sequence[SampleLoss]) -> float | None:
+    tokens = sum(one.num_supervised_tokens for one in losses)
+    return math.fsum(one.loss_sum for one in losses) / tokens if tokens else None
