@@ -30,6 +30,8 @@ class Wdinfo:
     path: Place
     root: Place
     data_list: tuple[str, ...]
+    stated_counts: Mapping[str, int]
+    """data_list entry -> how many samples it says that there are; the empty name is all of them. May lack any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +45,14 @@ class Tar:
     place: Place
 
 
-def plan_i4(source: I4Source, *, allow_missing_tars: bool) -> tuple[list[PlannedPart], list[str]]:
-    """The parts of an i4 source in order, and notes for people.
+def plan_i4(
+    source: I4Source, *, allow_missing_tars: bool, wdinfo: Wdinfo | None = None
+) -> tuple[list[PlannedPart], list[str]]:
+    """The parts of an i4 source in order, and notes for people. ``wdinfo`` where it has been read already.
 
     Raises ConfigError, DataError or StorageError when wdinfo.json or a tar is missing or wrong.
     """
-    wdinfo = read_wdinfo(source)
+    wdinfo = wdinfo or read_wdinfo(source)
     entries = {entry: list(_tars_of(source, wdinfo, entry)) for entry in wdinfo.data_list}
     listed = _listings(source, wdinfo)
     missing = {tar.name: tar.place for tars in entries.values() for tar in tars if not _is_there(tar, listed)}
@@ -80,7 +84,16 @@ def read_wdinfo(source: I4Source) -> Wdinfo:
     twice = [entry for entry, number in times.items() if number > 1]
     if twice:
         raise DataError(f"{path}: data_list names {twice[0]!r} more than once; list each tar once")
-    return Wdinfo(path=path, root=root, data_list=entries)
+    return Wdinfo(path=path, root=root, data_list=entries, stated_counts=_stated_counts(fields, entries))
+
+
+def _stated_counts(fields: Mapping[str, Any], entries: Sequence[str]) -> dict[str, int]:
+    """What wdinfo.json says of numbers of samples: advisory, so that what is no such number says nothing."""
+    counts = fields.get("data_list_key_count")
+    if not isinstance(counts, list) or len(counts) != len(entries):
+        counts = []
+    stated = {**dict(zip(entries, counts, strict=False)), "": fields.get("total_key_count")}
+    return {entry: number for entry, number in stated.items() if type(number) is int}
 
 
 def _check_names(path: Place, root: str, entries: Sequence[str]) -> None:

@@ -13,7 +13,13 @@ from vlm_prep.staging import publish_text
 
 def publish_source(plan: SourcePlan, records: Sequence[PartRecord], *, staging: Path) -> None:
     """Write ``sources/<fingerprint>.json`` and, for a source with samples, the root ``index.json``."""
-    version = {"dataset": plan.source.name, "format": plan.file_format, "parts": [part.name for part in plan.parts]}
+    version: dict[str, Any] = {
+        "dataset": plan.source.name,
+        "format": plan.file_format,
+        "parts": [part.name for part in plan.parts],
+    }
+    if stated := plan.stated_here:
+        version["stated_counts"] = stated  # of wdinfo.json; the audit compares them
     path = plan.layout / "sources" / f"{plan.fingerprint}.json"
     publish_text(json_text.dumps_indented(version), path, staging=staging)
     view = mds_view(records)

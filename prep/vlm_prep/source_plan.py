@@ -10,7 +10,7 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, check_stored, part_folder, read_part
 from vlm_catalogs.source import FileSource, I4Source, Source
-from vlm_prep.i4_inputs import plan_i4
+from vlm_prep.i4_inputs import plan_i4, read_wdinfo
 from vlm_prep.mended import renamed_if_mended
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
@@ -35,6 +35,8 @@ class SourcePlan:
     """For people and for the manifest: without paths of this machine."""
     stated_samples: int | None = None
     """How many samples the source says that it has."""
+    stated_counts: Mapping[str, int] = field(default_factory=dict)
+    """i4: data_list entry -> how many samples wdinfo.json says that it has; the empty name is all of them."""
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
     """Its local files as they stood when it was planned."""
 
@@ -53,6 +55,15 @@ class SourcePlan:
         """The version of the source: its format and its parts in order."""
         return joined_hash([self.layout.name, *(part.name for part in self.parts)])
 
+    @property
+    def stated_here(self) -> dict[str, int]:
+        """What is stated of the parts that are taken; of all only where all are."""
+        taken = {one.entry for part in self.parts for one in part.inputs}
+        is_whole = self.of_parts is None and taken.issuperset(self.stated_counts.keys() - {""})
+        return {
+            entry: number for entry, number in self.stated_counts.items() if (entry in taken if entry else is_whole)
+        }
+
     def folders(self) -> list[Path]:
         """The folders of the parts in order."""
         return [part_folder(self.layout, part.name) for part in self.parts]
@@ -68,9 +79,17 @@ def plan_source(source: Source, config: Config) -> SourcePlan:
 
 def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
     options = ["i4", source.text_keys, source.media_keys, source.text_only, config.mix.max_sample_bytes]
-    parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars)
+    wdinfo = read_wdinfo(source)
+    parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars, wdinfo=wdinfo)
     layout = Path(config.mix.shards) / source.name / layout_hash(options)
-    return SourcePlan(source=source, file_format="i4", layout=layout, parts=tuple(parts), notes=tuple(notes))
+    return SourcePlan(
+        source=source,
+        file_format="i4",
+        layout=layout,
+        parts=tuple(parts),
+        notes=tuple(notes),
+        stated_counts=wdinfo.stated_counts,
+    )
 
 
 def _plan_files(source: FileSource, config: Config) -> SourcePlan:
