@@ -10,12 +10,16 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError
 
 
-def parse_select(sql: str, *, origin: str) -> dict[str, Any]:
-    """The syntax tree of the one SELECT that ``sql`` is. Raises ConfigError, with DuckDB's words, for anything else."""
-    with duckdb.connect() as parser:
-        row = parser.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchone()
-    assert row is not None
-    parsed: dict[str, Any] = json_text.loads(row[0].encode())
+def parse_select(sql: str, *, origin: str, parser: duckdb.DuckDBPyConnection | None = None) -> dict[str, Any]:
+    """The syntax tree of the one SELECT that ``sql`` is. Raises ConfigError, with DuckDB's words, for anything else.
+
+    ``parser`` is any connection, for who parses much: opening one takes longer than parsing.
+    """
+    if parser is None:
+        with duckdb.connect() as own:
+            return parse_select(sql, origin=origin, parser=own)
+    [(text,)] = parser.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()
+    parsed: dict[str, Any] = json_text.loads(text.encode())
     if parsed["error"]:
         if "\n" in sql and "position" in parsed:
             before = sql.encode()[: int(parsed["position"])]

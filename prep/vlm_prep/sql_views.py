@@ -53,8 +53,8 @@ def create_views(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> list[st
         decoded = [part.decoded for part in files.parts if part.decoded is not None]
         if len(decoded) == len(files.parts):
             _view_of_files(index, "decoded_media", decoded, DECODED)
-        _create_table(index, "parts", _rows_of_parts(files))
-        _create_table(index, "shards", _rows_of_shards(files))
+        create_table(index, "parts", _rows_of_parts(files))
+        create_table(index, "shards", _rows_of_shards(files))
         index.execute(read_sql("conversations.sql"))
         index.execute(read_sql("turns.sql"))
         index.execute(read_sql("facts.sql"))
@@ -77,14 +77,14 @@ def _views_of_mix(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> None:
     assert files.mix is not None and files.manifest is not None
     _view_of_files(index, "selection", [files.mix / "selection.parquet"], SELECTION)
     rows = [{**asdict(one), "parts": len(one.parts)} for one in files.manifest.datasets]
-    _create_table(index, "datasets", pa.Table.from_pylist(rows))
+    create_table(index, "datasets", pa.Table.from_pylist(rows))
 
 
 def _views_of_run(index: duckdb.DuckDBPyConnection, run: Path) -> None:
     _view_of_files(index, "epoch_rows", sorted(run.glob("epochs/epoch-*/part-*.parquet")), EPOCH)
     _view_of_files(index, "every_loss", sorted(run.glob("sample_loss/rank-*/part-*.parquet")), SAMPLE_LOSS)
     index.execute(read_sql("sample_losses.sql"))
-    _create_table(index, "steps", _latest_steps(run / "metrics.jsonl"))
+    create_table(index, "steps", _latest_steps(run / "metrics.jsonl"))
 
 
 def _latest_steps(path: Path) -> pa.Table:
@@ -108,19 +108,20 @@ def _view_of_files(index: duckdb.DuckDBPyConnection, name: str, paths: Sequence[
     if paths:
         index.execute(f"create view {name} as select * from read_parquet({_list(paths)})")
     else:
-        _create_table(index, name, schema.empty_table())
+        create_table(index, name, schema.empty_table())
 
 
 def _view_of_lengths(index: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> None:
     """As the files, with the fingerprint of the encoding, which their names say."""
     if not paths:
-        _create_table(index, "lengths", LENGTHS.append(pa.field("encoding", pa.string())).empty_table())
+        create_table(index, "lengths", LENGTHS.append(pa.field("encoding", pa.string())).empty_table())
         return
     columns = "* exclude (filename), parse_filename(filename, true) as encoding"
     index.execute(f"create view lengths as select {columns} from read_parquet({_list(paths)}, filename = true)")
 
 
-def _create_table(index: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def create_table(index: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    """Store rows under a name."""
     index.register("rows_to_store", rows)
     index.execute(f"create table {name} as select * from rows_to_store")
     index.unregister("rows_to_store")
@@ -134,6 +135,7 @@ def _rows_of_parts(files: IndexFiles) -> pa.Table:
             "part": pa.array([one.name for one in records], pa.string()),
             "num_kept": pa.array([one.num_kept for one in records], pa.int64()),
             "num_rejected": pa.array([one.num_rejected for one in records], pa.int64()),
+            "num_out_of_order": pa.array([one.num_out_of_order for one in records], pa.int64()),
             "num_shards": pa.array([len(one.shards) for one in records], pa.int64()),
             "bytes": pa.array([sum(file.bytes for file in one.shards) for one in records], pa.int64()),
             "folder": pa.array([str(part.folder) for part in files.parts], pa.string()),

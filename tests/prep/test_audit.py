@@ -7,6 +7,7 @@ import pytest
 
 from vlm_prep.audit import read_queries
 from vlm_prep.audit.query_file import SEVERITIES
+from vlm_prep.audit.views import ABOUT
 from vlm_prep.cli import main
 
 HEADER = "-- title: A title\n-- severity: {severity}\n-- advice: Do something.\n"
@@ -156,3 +157,53 @@ def test_every_query_of_the_package_can_be_read() -> None:
         assert query.severity in SEVERITIES
         assert query.is_ordered, f"{query.name}: its rows stand in no order"
         assert query.title[0].isupper() and query.advice.endswith(".")
+
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "audits.md").read_text()
+
+
+def rows_of_page(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    lines = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return rows[2:]
+
+
+def test_the_page_has_a_query_for_every_check_or_the_readme_says_why_not() -> None:
+    queries = {query.name: query for query in read_queries()[0]}
+    readme = (REPOSITORY / "README.md").read_text().partition("## Audit")[2].partition("\n## ")[0]
+    asked = set()
+    for check, severity, answer in rows_of_page("Checks"):
+        if answer.startswith("not done: "):
+            assert f"*{check}*" in readme
+        else:
+            names = [name.strip("`") for name in answer.split(", ")]
+            assert queries[names[0]].severity == severity, check
+            asked.update(names)
+    assert asked == set(queries)
+    assert len(rows_of_page("Checks")) >= 40
+
+
+def test_the_page_lists_the_queries_as_they_are() -> None:
+    shown = [row[:4] for row in rows_of_page("Queries")]
+    expected = [
+        [f"`{query.name}`", query.severity, query.title, ", ".join(f"{k} = {v}" for k, v in query.thresholds.items())]
+        for query in sorted(read_queries()[0], key=lambda query: (SEVERITIES.index(query.severity), query.name))
+    ]
+    assert shown == expected
+    assert [row[0].strip("`") for row in rows_of_page("Views of the audit")] == list(ABOUT)
+
+
+def test_the_readmes_query_and_settings_work(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (REPOSITORY / "README.md").read_text().partition("\n## Audit")[2].partition("\n## ")[0]
+    query, toml = (section.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("sql", "toml"))
+    Path("my_audits").mkdir()
+    Path("my_audits/many_images.sql").write_text(query)
+    Path("hashes.csv").write_text("hash\n0123456789abcdef0123456789abcdef\n")
+    toml = toml.replace('"mixes/benchmark", ', "")
+    Path("mix.toml").write_text(Path("mix.toml").read_text() + toml)
+    found = audit("mix.toml", capsys=capsys)
+    assert found["many_images"]["status"] == found["benchmark_contamination"]["status"] == "clean"
+    many = "mix.audit.thresholds.many_images.most_images=0"
+    assert audit("mix.toml", "--set", many, capsys=capsys)["many_images"]["status"] == "found"

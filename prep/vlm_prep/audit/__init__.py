@@ -69,16 +69,17 @@ def read_queries(folders: Sequence[Path] = ()) -> tuple[list[Query], list[AuditF
     texts += [(path.name, str(path), path.read_bytes()) for folder in folders for path in query_files(folder)]
     queries: dict[str, Query] = {}
     broken = []
-    for file, origin, content in texts:
-        name = file.removesuffix(".sql")
-        try:
-            if name in queries:
-                raise ConfigError(f"{origin}: {queries[name].origin} has this name already; rename the file")
-            queries[name] = read_query(name, content.decode(), origin=origin)
-        except ConfigError as error:
-            broken.append(unreadable(name, str(error)))
-        except UnicodeDecodeError as error:
-            broken.append(unreadable(name, f"{origin}: not UTF-8: {error}"))
+    with duckdb.connect() as parser:
+        for file, origin, content in texts:
+            name = file.removesuffix(".sql")
+            try:
+                if name in queries:
+                    raise ConfigError(f"{origin}: {queries[name].origin} has this name already; rename the file")
+                queries[name] = read_query(name, content.decode(), origin=origin, parser=parser)
+            except ConfigError as error:
+                broken.append(unreadable(name, str(error)))
+            except UnicodeDecodeError as error:
+                broken.append(unreadable(name, f"{origin}: not UTF-8: {error}"))
     return list(queries.values()), broken
 
 

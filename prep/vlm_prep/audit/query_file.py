@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from vlm_catalogs.errors import ConfigError
 from vlm_prep.safe_sql import parse_select
 
@@ -37,10 +39,10 @@ class Query:
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_query(name: str, sql: str, *, origin: str) -> Query:
+def read_query(name: str, sql: str, *, origin: str, parser: duckdb.DuckDBPyConnection) -> Query:
     """The query of a file's text. Raises ConfigError, with file and line, for a broken header or SELECT."""
     header = _read_header(sql, origin)
-    tree = parse_select(sql, origin=origin)
+    tree = parse_select(sql, origin=origin, parser=parser)
     return Query(
         name=name,
         origin=origin,

@@ -1,15 +1,21 @@
 """What the audit's queries read beside the views of ``vlm-prep sql``: made once, when a query names it."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 
 import duckdb
 import pyarrow as pa
 
+from vlm_catalogs import json_text
+from vlm_catalogs.errors import DataError
+from vlm_catalogs.layout import PART_FILE
 from vlm_catalogs.manifest import Manifest
 from vlm_prep.index_files import IndexFiles
 from vlm_prep.sql import read_sql
+from vlm_prep.sql_views import create_table
 from vlm_prep.user_tables import read_held_out
+from vlm_prep.verify.targets import find_layouts
 
 ABOUT = {
     "mix": "the mix itself, one row: name, model_max_length, weight_unit, epoch_samples, length_policy, ...",
@@ -17,6 +23,9 @@ ABOUT = {
     "audited_media": "the media of these samples; hash is a number",
     "turn_facts": "a row per turn of these samples, with what one pass over its text found",
     "conversation_facts": "a row per conversation of these samples: roles in order, hashes of questions and answers",
+    "pixels_per_patch": "one row, where the encoding says how large a patch of an image is: pixels",
+    "stated_counts": "a row per tar of an i4 source, and one for all (entry is null): samples that wdinfo.json states",
+    "converted_datasets": "a row per dataset under the shards folders that the mix reads: num_parts",
     "eval_samples": "the samples that are held out for validation",
     "benchmarks": "a row per hash of the benchmarks that [mix.audit] names",
 }
@@ -53,8 +62,12 @@ def why_missing(table: str, files: IndexFiles, views: Collection[str]) -> str | 
         return "epoch_rows: no epoch of this run has been planned yet"
     if table in ("lengths", "facts") and not all(part.lengths for part in files.parts):
         return f"{table}: not every part is measured; build a mix"
+    if table in ("stated_counts", "converted_datasets") and files.mix is None:
+        return f"{table}: only a mix says which version of a source it is of"
     reasons = {
-        "decoded_media": "decoded_media: not every medium has been decoded",
+        "pixels_per_patch": "pixels_per_patch: the encoding does not say how large a patch is",
+        "stated_counts": "stated_counts: no source states how many samples it has",
+        "decoded_media": 'decoded_media: the media were not decoded ([mix] decode = "full" when the mix is built)',
         "eval_samples": "eval_samples: no sample is held out for validation ([mix.select.eval])",
         "benchmarks": "benchmarks: [mix.audit] benchmarks names none",
     }
@@ -63,19 +76,17 @@ def why_missing(table: str, files: IndexFiles, views: Collection[str]) -> str | 
 
 def _create(index: duckdb.DuckDBPyConnection, files: IndexFiles, name: str, benchmarks: Sequence[str]) -> bool:
     """Was there something to make it of? Raises ConfigError for a benchmark that is none."""
-    if name == "mix":
-        if files.manifest is not None:
-            _store(index, name, pa.Table.from_pylist([_mix_row(files.manifest)]))
-        return files.manifest is not None
+    if name in TABLES:
+        rows = TABLES[name](files) if files.mix is not None else None
+        if rows is not None:
+            create_table(index, name, rows)
+        return rows is not None
     if name == "benchmarks":
         if benchmarks:
-            _store(index, name, read_held_out(benchmarks, origin="mix.audit.benchmarks"))
+            create_table(index, name, read_held_out(benchmarks, origin="mix.audit.benchmarks"))
         return bool(benchmarks)
     if name == "eval_samples":
-        if (
-            files.mix is None
-            or index.execute("select 1 from selection where split = 'eval' limit 1").fetchone() is None
-        ):
+        if files.mix is None or not index.execute("select 1 from selection where split = 'eval' limit 1").fetchall():
             return False
         index.execute("create view eval_samples as select * from selection where selected and split = 'eval'")
         return True
@@ -83,15 +94,64 @@ def _create(index: duckdb.DuckDBPyConnection, files: IndexFiles, name: str, benc
     return True
 
 
-def _mix_row(manifest: Manifest) -> dict[str, object]:
-    """The plain fields of a manifest, and the size of a patch in pixels where its encoding says one."""
-    plain = (str, int, float)
-    return {one.name: getattr(manifest, one.name) for one in fields(Manifest) if one.type in plain} | {
-        "family": manifest.encoding.family
-    }
+def _mix_row(files: IndexFiles) -> pa.Table:
+    """The plain fields of the manifest."""
+    assert files.manifest is not None
+    plain = [one.name for one in fields(Manifest) if one.type in (str, int)]
+    row = {name: getattr(files.manifest, name) for name in plain}
+    return pa.Table.from_pylist([{**row, "family": files.manifest.encoding.family}])
 
 
-def _store(index: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
-    index.register("rows_to_store", rows)
-    index.execute(f"create table {name} as select * from rows_to_store")
-    index.unregister("rows_to_store")
+def _pixels_per_patch(files: IndexFiles) -> pa.Table | None:
+    """Where all encodings of the mix agree."""
+    assert files.manifest is not None
+    rules = [settings.get("media", {}).get("image") or {} for settings in files.manifest.encoding.settings.values()]
+    sizes = {one.get("patch_size") for one in rules}
+    if len(sizes) != 1 or not isinstance(size := sizes.pop(), int):
+        return None
+    return pa.table({"pixels": pa.array([size * size], pa.int64())})
+
+
+def _stated_counts(files: IndexFiles) -> pa.Table | None:
+    """What wdinfo.json said when the mix was built. Raises DataError for a damaged file."""
+    assert files.manifest is not None and files.mix is not None
+    rows = []
+    for dataset in files.manifest.datasets:
+        path = files.mix / dataset.shards / "sources" / f"{dataset.source_fingerprint}.json"
+        try:
+            stated = json_text.loads(path.read_bytes()).get("stated_counts", {})
+            rows += [(dataset.name, entry or None, int(number)) for entry, number in stated.items()]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a version of a source: {error!r}; vlm-prep verify says more") from error
+    if not rows:
+        return None
+    names, entries, counts = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "dataset": pa.array(names, pa.string()),
+            "entry": pa.array(entries, pa.string()),
+            "num_stated": pa.array(counts, pa.int64()),
+        }
+    )
+
+
+def _converted_datasets(files: IndexFiles) -> pa.Table:
+    """The datasets beside those of the mix, wherever its shards lie."""
+    assert files.manifest is not None and files.mix is not None
+    roots = {(files.mix / dataset.shards).resolve().parents[1] for dataset in files.manifest.datasets}
+    layouts = [layout for root in sorted(roots) for layout in find_layouts(root)]
+    counts = Counter[str]()
+    for layout in layouts:
+        counts[layout.parent.name] += sum(1 for _ in layout.glob(f"parts/*/{PART_FILE}"))
+    return pa.table(
+        {"dataset": pa.array(list(counts), pa.string()), "num_parts": pa.array(counts.values(), pa.int64())}
+    )
+
+
+TABLES: dict[str, Callable[[IndexFiles], pa.Table | None]] = {
+    "mix": _mix_row,
+    "pixels_per_patch": _pixels_per_patch,
+    "stated_counts": _stated_counts,
+    "converted_datasets": _converted_datasets,
+}
+"""View of a mix -> its rows, or None where there is nothing to make it of."""

@@ -1,6 +1,6 @@
 -- title: Samples that conversion has rejected, by reason
 -- severity: I
--- advice: vlm-prep sql PATH "select * from samples where status = 'rejected'" lists them; severe reasons have queries of their own.
+-- advice: vlm-prep sql PATH "select * from samples where status = 'rejected'" lists them.
 select dataset, reason, count(*) as num_samples, min(sample_id) as example
 from samples
 where status = 'rejected'

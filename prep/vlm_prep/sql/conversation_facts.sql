@@ -12,6 +12,10 @@ select
     array_to_string([
         case message.role when 'system' then 's' when 'user' then 'u' when 'assistant' then 'a' else 'x' end for message in messages
     ], '') as roles,
+    list_intersect(
+        [trim(message.content[-1].text) for message in messages if message.role = 'user'],
+        [trim(message.content[-1].text) for message in messages if message.role = 'assistant']
+    )[1] as repeated_question,
     hash([message.content for message in messages if message.role <> 'assistant']) as question_hash,
     hash([message.content for message in messages if message.role = 'assistant']) as answer_hash
 from parsed

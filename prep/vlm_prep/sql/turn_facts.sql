@@ -92,6 +92,9 @@ select
         case when regexp_matches(text, '\p{Latin}') then 'Latin' end
     ] if script is not null] when regexp_matches(text, '[A-Za-z]') then ['Latin'] else [] end as scripts,
     contains(text, 'box') or contains(text, 'oint') or contains(text, 'oordinate') or contains(text, 'ocate') or contains(text, 'egion') as speaks_of_places,
+    case when not is_answer and (contains(text, 'ead ') or contains(text, 'OCR') or contains(text, 'ranscri') or contains(text, ' text')) then
+        regexp_matches(text, '(?i)\b(?:read|ocr|transcri\w+)\b|\btext\b')
+    else false end as asks_to_read,
     case when contains(text, '[') or contains(text, '(') or contains(text, '<') then regexp_extract_all(
         text, '[\[(<{]\s*(?:-?\d+(?:\.\d+)?)(?:\s*,\s*-?\d+(?:\.\d+)?){3}\s*[\])>}]|\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)\s*,\s*\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)'
     ) end as boxes,
