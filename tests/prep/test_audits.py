@@ -1,8 +1,9 @@
 """Every audit query finds its planted fault and no other dataset; a clean corpus gives neither error nor warning."""
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,13 +44,24 @@ def audit(toml: Path, path: Path | None = None) -> Audit:
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, AuditFinding]]:
-    """Query -> what it finds in the corpus of faults, all rows of it."""
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AuditFinding]:
+    """Query -> what it finds in the corpus of faults, all rows of it; built by the first of several test processes."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    said = shared / "planted-audit.json"
+    with (shared / "planted.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            said.write_text(audit_of_planted(tmp_path_factory.mktemp("planted")))
+    return {one["name"]: AuditFinding(**one) for one in json_text.loads(said.read_bytes())["findings"]}
+
+
+def audit_of_planted(folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vlm_prep.audit, "SHOWN_ROWS", 10_000)
-        found = audit(build(tmp_path_factory.mktemp("planted"), write_planted))
+        found = audit(build(folder, write_planted))
     assert not found.broken
-    yield {one.name: one for one in found.findings}
+    return found.as_json()
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ ABOUT = {
 NEEDS = {
     "audited_media": ("audited",),
     "turn_facts": ("audited",),
-    "conversation_facts": ("audited",),
+    "conversation_facts": ("audited", "turn_facts"),
 }
 OF_A_MIX = ("selection", "datasets", "mix")
 OF_A_RUN = ("epoch_rows", "steps", "sample_losses")

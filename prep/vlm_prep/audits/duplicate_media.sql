@@ -1,9 +1,17 @@
 -- title: One medium in several samples, by dataset
 -- severity: I
 -- advice: Usual where there are several questions to a picture; medium_reuse says where it is too often.
-with uses as (
+with shared as (
+    select hash
+    from audited_media
+    where selected
+    group by hash
+    having min(sample_key) <> max(sample_key)
+),
+uses as (
     select dataset, hash, count(distinct sample_key) as num_samples, min(sample_id) as example
     from audited_media
+    semi join shared using (hash)
     where selected
     group by dataset, hash
 )

@@ -1,16 +1,34 @@
 -- A row per turn that is looked at, with what one pass over its text finds: the piece that was found, or null. Each costly pattern is asked
--- only where a cheap one holds (CASE does not evaluate the branch that it does not take).
+-- only where a cheap one holds (CASE does not evaluate the branch that it does not take). What is of a whole conversation stands at its turn 0:
+-- roles in order by their first letters (x for others), hashes of all but the answers and of the answers.
+-- Stored JSON is ASCII: without an escape there is neither a control character nor a letter beyond ASCII in the conversation.
 create table turn_facts as
-with messages as (
+with parsed as (
     select
-        sample_key, alternative,
-        unnest(range(json_array_length(conversation)::bigint))::integer as turn,
-        unnest(from_json(conversation, '[{"role": "VARCHAR", "content": [{"type": "VARCHAR", "text": "VARCHAR"}]}]')) as message
+        audited.dataset, audited.sample_id, sample_key, audited.selected, audited.split, alternative,
+        contains(conversation, '\u') as has_escapes,
+        from_json(conversation, '[{"role": "VARCHAR", "content": [{"type": "VARCHAR", "text": "VARCHAR"}]}]') as messages
     from conversations
+    join audited using (sample_key)
+),
+messages as (
+    select
+        * exclude (messages),
+        array_to_string([
+            case message.role when 'user' then 'u' when 'assistant' then 'a' when 'system' then 's' else 'x' end for message in messages
+        ], '') as roles,
+        hash([message.content for message in messages if message.role <> 'assistant']) as question_hash,
+        hash([message.content for message in messages if message.role = 'assistant']) as answer_hash,
+        unnest(range(len(messages)))::integer as turn,
+        unnest(messages) as message
+    from parsed
 ),
 turns as (
     select
-        sample_key, alternative, turn,
+        * exclude (message, roles, question_hash, answer_hash),
+        case when turn = 0 then roles end as roles,
+        case when turn = 0 then question_hash end as question_hash,
+        case when turn = 0 then answer_hash end as answer_hash,
         message.role as role,
         len([item for item in message.content if item.type = 'image'])::integer as num_images,
         len([item for item in message.content if item.type = 'video'])::integer as num_videos,
@@ -25,17 +43,18 @@ gated as (
         *,
         role = 'assistant' as is_answer,
         length(text) as num_chars,
-        strlen(text) <> length(text) as is_beyond_ascii,
+        has_escapes and strlen(text) <> length(text) as is_beyond_ascii,
         contains(text, '<') as has_angle
     from turns
 )
 select
-    audited.dataset, audited.sample_id, sample_key, audited.selected, audited.split, alternative, turn, role, num_images, num_videos, num_chars,
+    dataset, sample_id, sample_key, selected, split, alternative, turn, role, num_images, num_videos, num_chars,
+    roles, question_hash, answer_hash,
     hash(text) as text_hash,
-    trim(text) = '' as is_blank,
+    not regexp_matches(text, '\S') as is_blank,
     case when num_chars <= 4 then trim(text) end as short_text,
     case when num_chars <= 4 then nullif(regexp_extract(upper(text), '^\s*\(?([A-J])[).]?\s*$', 1), '') end as option_letter,
-    nullif(regexp_extract(text, '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]'), '') as control_character,
+    case when has_escapes then nullif(regexp_extract(text, '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]'), '') end as control_character,
     case when is_beyond_ascii then
         nullif(regexp_extract(text, '.{0,20}(?:[ÃÂÐ][\x{80}-\x{BF}]|â€|ï¿½|\x{FFFD}).{0,20}'), '')
     end as mojibake,
@@ -102,4 +121,3 @@ select
         text, 'point_2d"?\s*:\s*\[\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\]|<\|point_start\|>\s*\(\s*-?\d+(?:\.\d+)?\s*,\s*-?\d+(?:\.\d+)?\s*\)'
     ) end as points
 from gated
-join audited using (sample_key)
