@@ -84,6 +84,7 @@ def _stage_part(task: ConvertTask) -> Path:
                 tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
             else:
                 tables.add_rejected(sample)
+            del raw, sample  # up to 256 MiB, not to be held while the next one is read
     shards = writer.finish()
     tables.write(shards)
     with writing(folder):

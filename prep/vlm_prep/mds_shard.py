@@ -90,7 +90,10 @@ class ShardWriter:
         self._file_bytes += size + 4
         self._add_buffers(LENGTHS.pack(*lengths), columns)
         self._sizes.append(size)
-        return ShardPosition(len(self._closed), len(self._sizes) - 1)
+        position = ShardPosition(len(self._closed), len(self._sizes) - 1)
+        if self._file_bytes >= self._size_limit:  # nothing more fits; a large sample need not wait in memory
+            self._close_shard()
+        return position
 
     def _add_buffers(self, lengths: bytes, columns: Sequence[Payload]) -> None:
         """Keep one sample's bytes: texts that follow each other joined, since each buffer costs more than its bytes."""

@@ -80,6 +80,8 @@ def read_rows(
             name = part_input.name
             yield read_row(values, Origin(sample_id=f"{name}#{row:09d}", source_uri=name), source, folder, limits)
             row += 1
+            del values  # up to 256 MiB, not to be held while the next row is read
+        del batch
 
 
 def read_row(
