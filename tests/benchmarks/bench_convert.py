@@ -139,6 +139,8 @@ class Run:
     """Seconds of one way, once."""
 
     loop: float
+    loop_cpu: float
+    """CPU seconds of the loop, child processes included: what other programs on the machine disturb least."""
     wall: float
     cpu: float
     """Of the process and those that it started, imports included."""
@@ -159,7 +161,8 @@ def run_fresh(way: str, root: Path, out: Path) -> Run:
     fsync = time.perf_counter() - begin
     shutil.rmtree(out)
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Run(loop=float(done.stdout.split()[-1]), wall=wall, cpu=cpu, fsync=fsync)
+    loop, loop_cpu = map(float, done.stdout.split()[-2:])
+    return Run(loop=loop, loop_cpu=loop_cpu, wall=wall, cpu=cpu, fsync=fsync)
 
 
 def main() -> None:
@@ -180,6 +183,7 @@ def main() -> None:
         "megabytes": round(sum(path.stat().st_size for path in tars) / 1e6),
         "cores": os.cpu_count(),
         "rounds": ROUNDS,
+        "load": os.getloadavg()[0],
     }
     for way, peer in (
         *(("ours", peer) for peer in ways[2:]),
@@ -200,8 +204,8 @@ def print_comparison(way: str, ours: list[Run], peer: str, theirs: list[Run], se
             "figure": round(setting["samples"] / seconds),
             "peer": round(setting["samples"] / peer_seconds),
             "ratio": round(peer_seconds / seconds, 2),
-            "cpu_seconds": round(statistics.median(run.cpu for run in ours), 2),
-            "peer_cpu_seconds": round(statistics.median(run.cpu for run in theirs), 2),
+            **cpu_seconds("cpu", ours, theirs),
+            **cpu_seconds("loop_cpu", ours, theirs),
             "fsync_seconds": round(statistics.median(run.fsync for run in ours), 2),
             "peer_fsync_seconds": round(statistics.median(run.fsync for run in theirs), 2),
             **setting,
@@ -209,8 +213,25 @@ def print_comparison(way: str, ours: list[Run], peer: str, theirs: list[Run], se
         print(json.dumps(line), flush=True)
 
 
+def cpu_seconds(name: str, ours: list[Run], theirs: list[Run]) -> dict[str, float]:
+    """The medians of a clock of CPU seconds, and their ratio."""
+    seconds, peer_seconds = (statistics.median(getattr(run, name) for run in runs) for runs in (ours, theirs))
+    return {
+        f"{name}_seconds": round(seconds, 2),
+        f"peer_{name}_seconds": round(peer_seconds, 2),
+        f"{name}_ratio": round(peer_seconds / seconds, 2),
+    }
+
+
+def run_way(way: str, root: Path, out: Path) -> None:
+    """Print the seconds and the CPU seconds of one way's loop."""
+    before = sum(os.times()[:4])
+    seconds = WAYS[way](root, out)
+    print(seconds, sum(os.times()[:4]) - before)
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 4:
-        print(WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))
+        run_way(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         main()
