@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark_set import benchmark_set, cache_folder
 from peer_packages import peer_folder
@@ -31,7 +31,26 @@ ROUNDS = 3
 LITDATA = ("litdata==0.2.76", "lightning-utilities==0.15.3")
 
 
-def convert_ours(root: Path, out: Path, *, num_workers: int) -> float:
+class Spent(NamedTuple):
+    """What a loop took, imports left out."""
+
+    seconds: float
+    cpu: float
+    """CPU seconds, child processes included."""
+
+
+def now() -> Spent:
+    """The clocks as they stand."""
+    return Spent(time.perf_counter(), sum(os.times()[:4]))
+
+
+def since(begin: Spent) -> Spent:
+    """What has been spent since ``begin``."""
+    end = now()
+    return Spent(end.seconds - begin.seconds, end.cpu - begin.cpu)
+
+
+def convert_ours(root: Path, out: Path, *, num_workers: int) -> Spent:
     """Seconds to convert the whole source with this project, index and header facts included."""
     from vlm_catalogs.source import I4Source
     from vlm_prep.convert import ConvertTask
@@ -39,7 +58,7 @@ def convert_ours(root: Path, out: Path, *, num_workers: int) -> float:
     from vlm_prep.raw_sample import Limits
     from vlm_prep.workers import run_tasks
 
-    begin = time.perf_counter()
+    begin = now()
     wdinfo = {"train": str(root / "wdinfo.json")}
     source = I4Source(name="bench", weight=1.0, wdinfo=wdinfo, bucket="", local_root=None, origin="bench")
     (out / "staging").mkdir(parents=True)
@@ -56,7 +75,7 @@ def convert_ours(root: Path, out: Path, *, num_workers: int) -> float:
         for part in plan_i4(source, allow_missing_tars=False)[0]
     ]
     run_tasks(convert_unsynced, tasks, num_workers=num_workers, on_done=lambda _: None)
-    return time.perf_counter() - begin
+    return since(begin)
 
 
 def convert_unsynced(task: Any) -> None:
@@ -68,25 +87,25 @@ def convert_unsynced(task: Any) -> None:
     convert_part(task)
 
 
-def convert_naively(root: Path, out: Path) -> float:
+def convert_naively(root: Path, out: Path) -> Spent:
     """Seconds of the loop that people write."""
     from streaming import MDSWriter
 
-    begin = time.perf_counter()
+    begin = now()
     columns = {"id": "str", "messages": "json", "image": "bytes"}
     with MDSWriter(out=str(out), columns=columns, hashes=["xxh3_64"]) as writer:
         for name in tar_names(root):
             for sample in read_tar(root, name):
                 writer.write(sample)
-    return time.perf_counter() - begin
+    return since(begin)
 
 
-def convert_with_litdata(root: Path, out: Path, *, num_workers: int) -> float:
+def convert_with_litdata(root: Path, out: Path, *, num_workers: int) -> Spent:
     """Seconds of litdata.optimize over the same loop."""
     sys.path.append(str(peer_folder(LITDATA)))
     import litdata
 
-    begin = time.perf_counter()
+    begin = now()
     litdata.optimize(
         fn=partial(read_tar, root),
         inputs=tar_names(root),
@@ -94,7 +113,7 @@ def convert_with_litdata(root: Path, out: Path, *, num_workers: int) -> float:
         num_workers=num_workers,
         chunk_bytes="64MB",
     )
-    return time.perf_counter() - begin
+    return since(begin)
 
 
 def tar_names(root: Path) -> list[str]:
@@ -118,14 +137,14 @@ def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def copy(root: Path, out: Path) -> float:
+def copy(root: Path, out: Path) -> Spent:
     """Seconds of ``cp -r``."""
-    begin = time.perf_counter()
+    begin = now()
     subprocess.run(["cp", "-r", str(root), str(out)], check=True)
-    return time.perf_counter() - begin
+    return since(begin)
 
 
-WAYS: dict[str, Callable[[Path, Path], float]] = {
+WAYS: dict[str, Callable[[Path, Path], Spent]] = {
     "ours": partial(convert_ours, num_workers=1),
     "ours, two processes": partial(convert_ours, num_workers=2),
     "naive MDSWriter": convert_naively,
@@ -223,15 +242,8 @@ def cpu_seconds(name: str, ours: list[Run], theirs: list[Run]) -> dict[str, floa
     }
 
 
-def run_way(way: str, root: Path, out: Path) -> None:
-    """Print the seconds and the CPU seconds of one way's loop."""
-    before = sum(os.times()[:4])
-    seconds = WAYS[way](root, out)
-    print(seconds, sum(os.times()[:4]) - before)
-
-
 if __name__ == "__main__":
     if len(sys.argv) == 4:
-        run_way(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+        print(*WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))
     else:
         main()

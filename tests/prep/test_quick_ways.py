@@ -45,9 +45,10 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
     parts = (
         plan_i4(source, allow_missing_tars=False)[0] if isinstance(source, I4Source) else plan_files(source, "jsonl")
     )
+    files = {}
     for part in parts:
         limits = Limits(max_sample_bytes=max_sample_bytes)
-        stage_part(
+        staged = stage_part(
             ConvertTask(
                 source=source,
                 file_format=file_format,
@@ -58,7 +59,8 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
                 limits=limits,
             )
         )
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files.update({f"{part.name}/{path.name}": path.read_bytes() for path in staged.iterdir()})
+    return files
 
 
 def assert_same(source: Source, folder: Path) -> dict[str, bytes]:
