@@ -146,6 +146,18 @@ def test_two_ranks_train_packed_rows_as_one_process_does(tmp_path: Path, family:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_vl_moe", "nemotron_h_omni"])
+def test_a_run_with_experts_over_two_ranks_goes_on_in_one_process_and_back(tmp_path: Path, family: str) -> None:
+    place = build(tmp_path, family, steps=6)
+    experts = "policy.parallelism.ep_size=2"
+    place.run("alone")
+    place.run("moved", "train.max_num_steps=3", *TWO, experts)
+    place.run("moved", "train.max_num_steps=5", resume=True)
+    place.run("moved", *TWO, experts, resume=True)
+    assert_same_run(place, "alone", "moved")
+
+
+@pytest.mark.slow
 def test_two_copies_of_the_parameters_train_as_one_process_does(tmp_path: Path) -> None:
     place = build(tmp_path, "qwen3_vl", steps=6)
     place.run("alone")
