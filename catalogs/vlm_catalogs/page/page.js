@@ -48,7 +48,7 @@ function plural(count, one, many = `${one}s`) {
 }
 
 // A share as a bar of a track that ends at ``largest``, with a mark at what was asked for.
-function shareBar(share, asked, largest, label) {
+function shareBar(share, asked, label, largest = 1) {
   const width = 100;
   const parts = [
     svg("rect", { class: "track", x: 0, y: 3, width, height: 10, rx: 2 }),

@@ -54,7 +54,7 @@ function shares() {
     cell: (one) => {
       const wanted = mark(asked)(one);
       const label = `${one.name}: ${percent(one[name])}${wanted === null ? "" : `, asked ${percent(wanted)}`}`;
-      return shareBar(one[name], wanted, largest, label);
+      return shareBar(one[name], wanted, label, largest);
     },
   });
   const text = (title, name, show = whole) => ({ title, kind: "number", sort: (one) => one[name], cell: (one) => show(one[name]) });
