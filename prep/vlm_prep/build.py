@@ -13,6 +13,7 @@ from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import convert_missing, prepare_sources
 from vlm_prep.decode_stage import decode_missing
+from vlm_prep.known_sources import remember_sources
 from vlm_prep.measure_stage import load_renderers, measure_missing
 from vlm_prep.mix import PreparedSource
 from vlm_prep.needed_parts import first_parts, more_parts, taken_plan
@@ -34,14 +35,15 @@ class Indexed:
     """What to say of the samples that conversion left out."""
 
 
-def build_mix(config: Config) -> Path:
+def build_mix(config: Config, *, refresh: bool = False) -> Path:
     """The folder of the mix version that the TOML describes, built or found. Raises UserError.
 
     What exists is whole: parts, lengths and the version appear by rename; current.json is swapped last. The same
-    command after any interruption continues.
+    command after any interruption continues. Where only weights or selection differ from the last build, no source is
+    asked unless ``refresh`` says so.
     """
     log = BuildLog()
-    plan = plan_build(config)
+    plan = plan_build(config, refresh=refresh)
     for text in [*plan.notes, *changes_since(config, plan.sources)]:
         note(text)
     rules = selection_rules(config, plan)
@@ -54,7 +56,9 @@ def build_mix(config: Config) -> Path:
     population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
     for text in [*indexed.rejected, *population, *indexed.selection.notes]:
         note(text)
-    return publish_mix(config, indexed.prepared, indexed.selection, renderers=renderers, log=log)
+    version = publish_mix(config, indexed.prepared, indexed.selection, renderers=renderers, log=log)
+    remember_sources(config, plan.resolved, indexed.prepared)
+    return version
 
 
 def _index_needed(

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import UserError
+from vlm_catalogs.source import Source
 from vlm_catalogs.sources import resolve_sources
+from vlm_prep.known_sources import known_plans
 from vlm_prep.mix import check_epoch_size
 from vlm_prep.needed_parts import check_needed
 from vlm_prep.s3_mirror import ToCopy, local_source, still_to_copy
 from vlm_prep.source_plan import SourcePlan, plan_source
+
+KNOWN = "only weights or selection have changed: sources are as the last build found them (--refresh asks them again)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,14 +23,18 @@ class BuildPlan:
 
     sources: tuple[SourcePlan, ...]
     notes: tuple[str, ...]
+    resolved: tuple[Source, ...] = ()
+    """The sources as the TOML names them."""
     to_copy: tuple[ToCopy, ...] = ()
     """Sources that have to be copied from S3 before their parts are known; only a dry run has any."""
 
 
 def plan_build(
-    config: Config, *, copy: bool = True, on_problem: Callable[[UserError], object] | None = None
+    config: Config, *, copy: bool = True, refresh: bool = True, on_problem: Callable[[UserError], object] | None = None
 ) -> BuildPlan:
     """The sources of a TOML and their parts; normal datasets in S3 are copied first, unless ``copy`` is false.
+
+    Without ``refresh`` no source is asked where only weights or selection differ from the last build.
 
     Raises ConfigError, DataError or StorageError; those of a source go to ``on_problem`` where that is given, and the
     plan is without it.
@@ -34,6 +42,9 @@ def plan_build(
     check_epoch_size(config)
     check_needed(config)
     resolved = resolve_sources(config)
+    if not refresh and (known := known_plans(config, resolved.sources)) is not None:
+        notes = (*resolved.notes, *(text for plan in known for text in plan.notes), KNOWN)
+        return BuildPlan(sources=known, notes=notes, resolved=tuple(resolved.sources))
     shards = Path(config.mix.shards)
     plans: list[SourcePlan] = []
     to_copy: list[ToCopy] = []
@@ -48,4 +59,4 @@ def plan_build(
                 raise
             on_problem(error)
     notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
-    return BuildPlan(sources=tuple(plans), notes=notes, to_copy=tuple(to_copy))
+    return BuildPlan(sources=tuple(plans), notes=notes, resolved=tuple(resolved.sources), to_copy=tuple(to_copy))

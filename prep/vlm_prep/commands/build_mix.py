@@ -26,6 +26,7 @@ def add(commands: "Commands") -> None:
     )
     build.add_argument("config", type=Path, metavar="CONFIG", help="the TOML that vlm-train takes as well")
     build.add_argument("--dry-run", action="store_true", help="print sources, sizes, parts and shares; write nothing")
+    build.add_argument("--refresh", action="store_true", help="ask the sources, though only the selection has changed")
     build.add_argument("--num-workers", type=int, metavar="N", help="processes that convert (default: every core)")
     build.add_argument(
         "--engine", choices=("local", "ray"), help="processes of this machine, or the running Ray cluster"
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return _dry_run(config)
-    version = build_mix(config)
+    version = build_mix(config, refresh=arguments.refresh)
     result(_mix_table(read_manifest(version)))
     result(f"mix: {version}")
     audit_and_report(version, config.mix.audit)

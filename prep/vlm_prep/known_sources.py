@@ -1,0 +1,95 @@
+"""Does a build only select anew? Then it takes the parts of the last build and asks no source (semantics A3).
+
+What the last build found stands in ``mixes/<name>/sources.json``: nothing is lost where that file is gone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vlm_catalogs import json_text
+from vlm_catalogs.config import Config, mix_settings
+from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.source import Source
+from vlm_prep.mix import PreparedSource
+from vlm_prep.parts import PlannedPart
+from vlm_prep.source_plan import SourcePlan
+from vlm_prep.staging import publish_text, staging_folder
+
+FILE = "sources.json"
+OF_THE_POPULATION = ("weight", "origin", "repeat_time", "subsample")
+"""Fields of a source that decide how much of it is used, not what it holds."""
+OF_THE_SELECTION = ("custom.include_video", "mix.weight_unit", "mix.epoch_samples", "mix.epoch_tokens", "mix.seed")
+"""Settings that are about the same samples, besides those of [mix.select]."""
+
+
+def known_plans(config: Config, sources: Sequence[Source]) -> tuple[SourcePlan, ...] | None:
+    """The plans of the last build, where nothing but weights and selection is asked otherwise than then; else None."""
+    told = _read(Path(config.mix.root) / config.mix_name / FILE)
+    if told is None or config.mix.convert != "all" or told["asked"] != _asked(config, sources):
+        return None
+    if told["selected_by"] == _selected_by(config, sources):
+        return None  # the same command again looks whether the sources have changed
+    plans = tuple(_plan(config, source, told["sources"][source.name]) for source in sources)
+    return None if any(plan.missing for plan in plans) else plans
+
+
+def remember_sources(config: Config, sources: Sequence[Source], prepared: Sequence[PreparedSource]) -> None:
+    """Write down what this build found. Raises StorageError."""
+    root = Path(config.mix.root) / config.mix_name
+    found = {
+        one.name: {
+            "format": one.plan.file_format,
+            "layout": one.plan.layout.name,
+            "parts": [part.name for part in one.plan.parts],
+            "notes": list(one.plan.notes),
+            "stated_samples": one.plan.stated_samples,
+        }
+        for one in prepared
+    }
+    told = {"asked": _asked(config, sources), "selected_by": _selected_by(config, sources), "sources": found}
+    with staging_folder(root) as staging:
+        publish_text(json_text.dumps_indented(told), root / FILE, staging=staging)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a build wrote; None where there is nothing that can be used."""
+    if not path.is_file():
+        return None
+    try:
+        told: dict[str, Any] = json_text.loads(path.read_bytes())
+    except ValueError:
+        return None
+    return told if set(told) == {"asked", "selected_by", "sources"} else None
+
+
+def _plan(config: Config, source: Source, found: Mapping[str, Any]) -> SourcePlan:
+    return SourcePlan(
+        source=source,
+        file_format=found["format"],
+        layout=Path(config.mix.shards) / source.name / found["layout"],
+        parts=tuple(PlannedPart(name=name, inputs=()) for name in found["parts"]),
+        notes=tuple(found["notes"]),
+        stated_samples=found["stated_samples"],
+    )
+
+
+def _asked(config: Config, sources: Sequence[Source]) -> str:
+    """What is asked of the sources, and how it is stored and measured: hashed, because it holds paths."""
+    settings = {key: value for key, value in mix_settings(config).items() if not _is_of_selection(key)}
+    of_sources = [
+        {key: value for key, value in asdict(source).items() if key not in OF_THE_POPULATION} for source in sources
+    ]
+    places = [config.mix.shards, config.mix.allow_missing_tars, config.policy.model_name_or_path]
+    return joined_hash([json_text.dumps(settings), json_text.dumps(of_sources), *places])
+
+
+def _selected_by(config: Config, sources: Sequence[Source]) -> str:
+    settings = {key: value for key, value in mix_settings(config).items() if _is_of_selection(key)}
+    weights = [{key: value for key, value in asdict(source).items() if key != "origin"} for source in sources]
+    return joined_hash([json_text.dumps(settings), json_text.dumps(weights)])
+
+
+def _is_of_selection(key: str) -> bool:
+    return key.startswith("mix.select.") or key in (*OF_THE_SELECTION, "mix.source")
