@@ -19,7 +19,7 @@ from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, StoredFile
 from vlm_catalogs.tables import DECODED, LENGTHS, MEDIA, SAMPLES, TEXTS
 from vlm_prep.fact_files import DECODED_NAME
-from vlm_prep.index_tables import write_table
+from vlm_prep.row_groups import write_table
 
 NUM_DATASETS = 20
 LENGTHS_NAME = "lengths/synthetic.parquet"
