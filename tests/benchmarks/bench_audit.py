@@ -27,13 +27,13 @@ SIZES = tuple(int(size) for size in os.environ.get("BENCH_SAMPLES", "1000000,500
 MANY_PARTS = 2_000
 RESELECTED = 1_000_000
 PEERS = (
-    "polars==1.35.2",
-    "polars-runtime-32==1.35.2",
-    "pandas==2.3.3",
-    "pytz==2025.2",
-    "tzdata==2025.2",
+    "polars==2.1.0",
+    "polars-runtime-32==2.1.0",
+    "pandas==3.1.1",
+    "pytz==2026.6",
+    "tzdata==2026.6",
     "six==1.17.0",
-    "python-dateutil==2.9.0.post0",
+    "python-dateutil==4.0.0",
 )
 MAX_LENGTH = 8_192
 GROUP_BY = "select dataset, count(*) as n, sum(total_tokens) as tokens, avg(num_images) as images from {} group by all"
