@@ -51,6 +51,10 @@ class Caps:
     max_samples: Mapping[str, int] = field(default_factory=dict)
     max_tokens: Mapping[str, int] = field(default_factory=dict)
 
+    def limits(self, dataset: str) -> bool:
+        """Is there a most for it, besides its fraction?"""
+        return dataset in self.max_samples or dataset in self.max_tokens
+
 
 def leave_out_undecodable(index: duckdb.DuckDBPyConnection, *, media: list[str], decoded: list[str]) -> None:
     """Samples that show a medium which does not decode leave."""
@@ -113,10 +117,12 @@ def split_eval(index: duckdb.DuckDBPyConnection, rule: EvalRule, *, media: list[
 
 def leave_out_by_caps(index: duckdb.DuckDBPyConnection, caps: Caps, *, seed: int) -> None:
     """What is over a fraction, a number of samples or of tokens leaves, in seeded order; the eval split stays."""
-    names = list(caps.fractions)
+    names = [name for name, fraction in caps.fractions.items() if fraction < 1 or caps.limits(name)]
+    if not names:
+        return  # putting millions of samples in order takes longer than any other rule
     parameters = {
         "datasets": names,
-        "fractions": list(caps.fractions.values()),
+        "fractions": [caps.fractions[name] for name in names],
         "max_samples": [caps.max_samples.get(name) for name in names],
         "max_tokens": [caps.max_tokens.get(name) for name in names],
         "seed": seed,
