@@ -81,7 +81,7 @@ class Progress:
 
     def __init__(self, stage: str, *, total: int | None = None, unit: str = "samples") -> None:
         self._stage, self._total, self._unit = stage, total, unit
-        self._done = 0
+        self._done, self._detail = 0, ""
         self._started = self._said = time.monotonic()
         self._live: RichProgress | None = None
 
@@ -98,21 +98,26 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def advance(self, count: int = 1) -> None:
-        """Count ``count`` more as done."""
+    def advance(self, count: int = 1, *, detail: str = "") -> None:
+        """Count ``count`` more as done; ``detail`` stands at the end of the line."""
         self._done += count
+        self._detail = detail
         if self._live is not None:
-            self._live.advance(self._live.task_ids[0], count)
+            self._live.update(self._live.task_ids[0], advance=count, rate=self._rate(), detail=detail)
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_PLAIN_LINES:
             self._said = time.monotonic()
             _say(self.line())
 
     def line(self) -> str:
         """How far the stage is, such as ``convert: 1,200/4,000 samples, 300/s, 9 s left``."""
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        rate = self._rate()
         total = f"/{self._total:,}" if self._total is not None else ""
         left = f", {(self._total - self._done) / rate:,.0f} s left" if self._total is not None and rate > 0 else ""
-        return f"{self._stage}: {self._done:,}{total} {self._unit}, {rate:,.0f}/s{left}"
+        detail = f"; {self._detail}" if self._detail else ""
+        return f"{self._stage}: {self._done:,}{total} {self._unit}, {rate:,.0f}/s{left}{detail}"
+
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._started, 1e-9)
 
 
 def _live_line(stage: str, total: int | None, unit: str) -> "RichProgress":
@@ -121,8 +126,9 @@ def _live_line(stage: str, total: int | None, unit: str) -> "RichProgress":
     from rich.progress import Progress as RichProgress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    live = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-    live.add_task(stage, total=total)
+    rest = (TextColumn("{task.fields[rate]:,.0f}/s"), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+    live = RichProgress(*columns, *rest, console=Console(stderr=True), transient=True)
+    live.add_task(stage, total=total, rate=0.0, detail="")
     return live
 
 

@@ -11,6 +11,7 @@ from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan
 from vlm_prep.convert import ConvertTask, convert_part, convert_task
+from vlm_prep.converted_so_far import ConvertedSoFar
 from vlm_prep.disk_room import check_room, fetched_bytes
 from vlm_prep.estimate import estimate
 from vlm_prep.lengths import profile_of
@@ -31,12 +32,18 @@ def convert_missing(config: Config, plan: BuildPlan, place: Workplace, log: Buil
     workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
     _check_room(config, plan, place, num_workers=workers)
     started = time.monotonic()
+    so_far = ConvertedSoFar(tasks)
     with Progress("convert", total=num_bytes >> 20, unit="MiB") as progress:
+
+        def done(task: ConvertTask) -> None:
+            so_far.add(task)
+            progress.advance(task.part.num_bytes >> 20, detail=str(so_far))
+
         place.run_tasks(
             convert_part,
             tasks,
             num_workers=workers,
-            on_done=lambda task: progress.advance(task.part.num_bytes >> 20),
+            on_done=done,
         )
     cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
     fact(f"convert: {num_parts} parts, {cached}, {num_bytes / 1e6:,.1f} MB read, {time.monotonic() - started:.1f} s")

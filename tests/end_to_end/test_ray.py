@@ -63,7 +63,7 @@ def test_a_node_gives_what_it_should_and_errors_keep_their_message(place: Path) 
 
 CLUSTER = """
 import os, subprocess, sys, tempfile
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_metrics_collection="0", RAY_raylet_start_wait_time_s="180")
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_metrics_collection="0")
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 try:
