@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_catalogs.catalog_language import DEFAULT_MEDIA_KEYS, Catalog, display_path, read_catalog
+from vlm_catalogs.config.credentials import i4_credentials
 from vlm_catalogs.config.sections import Config
 from vlm_catalogs.dataset_name import name_problem
 from vlm_catalogs.errors import ConfigError
@@ -16,7 +17,6 @@ from vlm_catalogs.source import I4Source
 
 SOURCE_KEY = "custom.i4_data_source"
 ROOT_KEY = "mix.i4_root"
-CREDENTIALS_KEY = "custom.s3_credentials_path"
 TRAIN = "train"
 
 
@@ -136,7 +136,7 @@ class _I4Reader:
             text_only=not media_keys,
             bucket=self._read_bucket(entry, buckets),
             local_root=self.config.mix.i4_root,
-            credentials_path=_credentials_path(self.config),
+            credentials_path=i4_credentials(self.config),
             subsample=_read_fractions(self.subsample.get(name, {})),
             origin=getattr(entry, "origin", "") or self.catalog.where("DATAINFO", name),
         )
@@ -172,12 +172,6 @@ class _I4Reader:
             raise _Problem(f"wdinfo_path: its splits lie in several buckets: {', '.join(sorted(addressed))}")
         bucket = next(iter(addressed), own or self.config.custom.s3_bucket)
         return bucket.removeprefix("s3://").strip("/")
-
-
-def _credentials_path(config: Config) -> str | None:
-    """The file of credentials; None where the TOML names none and there is none at the usual place."""
-    path = config.custom.s3_credentials_path
-    return path if CREDENTIALS_KEY in config.lines or Path(path).is_file() else None
 
 
 def _shown(value: object) -> str:

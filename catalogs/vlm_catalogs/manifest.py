@@ -8,6 +8,10 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
 
 FORMAT = "vlm-mix/manifest"
+MANIFEST_FILE = "manifest.json"
+SELECTION_FILE = "selection.parquet"
+CURRENT_FILE = "current.json"
+AUDIT_FILE = "audit.json"
 VERSION = 1
 """Raised when a reader of the version before would misread the file; newer manifests are refused, older are read."""
 
@@ -46,7 +50,7 @@ class MixDataset:
     num_selected: int
     """Samples to train on; those of the eval split are not among them."""
     shards: str
-    """``shards/<dataset>/<layout>``, relative to the mix folder."""
+    """``shards/<dataset>/<layout>``, relative to the mix folder; s3://... where mix and shards lie apart."""
     source_fingerprint: str
     parts: tuple[PinnedPart, ...]
     of_parts: int | None = None
@@ -107,7 +111,7 @@ def _leave_out_none(fields: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def read_manifest(mix: Path) -> Manifest:
     """The manifest of a mix version folder. Raises DataError when it is missing, damaged or too new."""
-    path = mix / "manifest.json"
+    path = mix / MANIFEST_FILE
     if not path.is_file():
         raise DataError(f"{path}: no manifest here, so this is not a whole mix; run vlm-prep build-mix")
     try:
@@ -133,7 +137,7 @@ def _manifest_from(fields: dict[str, Any]) -> Manifest:
 
 def current_mix(mix_root: Path) -> Path:
     """The version folder that ``mixes/<name>/current.json`` points at. Raises DataError when there is none."""
-    path = mix_root / "current.json"
+    path = mix_root / CURRENT_FILE
     if not path.is_file():
         raise DataError(f"{path}: no mix has been built here; run vlm-prep build-mix")
     try:

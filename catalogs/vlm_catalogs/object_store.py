@@ -5,8 +5,12 @@ cannot retry, a body that breaks off, is opened again from the byte that came la
 secret.
 """
 
+import hashlib
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,8 @@ from vlm_catalogs.errors import ConfigError, DataError, StorageError
 SCHEME = "s3://"
 ATTEMPTS = 15
 """Of one request, by boto3: with its growing pauses a server may be away for a minute."""
+CONFLICTS = 6
+"""Of one request with writers of the same key."""
 REOPENINGS = 8
 """Of a body that breaks off, in a row without a single new byte."""
 CHUNK_BYTES = 1 << 20
@@ -100,15 +106,22 @@ class ObjectStore:
 
     def download(self, at: S3Location, path: Path, *, etag: str | None = None) -> None:
         """Write the object to ``path``, by rename. Raises as ``read``, and OSError for the disk."""
-        partial = path.with_name(f".{path.name}.part")
-        with partial.open("wb") as file:
-            for piece in self._pieces(at, 0, None, etag):
-                file.write(piece)
-        partial.rename(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            with partial.open("wb") as file:
+                for piece in self._pieces(at, 0, None, etag):
+                    file.write(piece)
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def upload(self, path: Path, at: S3Location) -> None:
-        """Store the file, in pieces where it is large. Raises StorageError."""
-        self._ask("write", at, lambda: self._connected().upload_file(str(path), at.bucket, at.key))
+        """Store the file in one piece (5 GB at most); the store checks its MD5. Raises StorageError."""
+        self._ask("write", at, lambda: self._put_file(path, at))
+
+    def upload_if_absent(self, path: Path, at: S3Location) -> bool:
+        """As ``upload`` where no object is; False, changing nothing, where there is one. Raises StorageError."""
+        return self._ask("write", at, lambda: self._put_file(path, at, IfNoneMatch="*"), there=False) is not False
 
     def put(self, at: S3Location, content: bytes) -> None:
         """Store ``content``. Raises StorageError."""
@@ -116,17 +129,8 @@ class ObjectStore:
 
     def put_if_absent(self, at: S3Location, content: bytes) -> bool:
         """Store ``content`` where no object is; False, changing nothing, where there is one. Raises StorageError."""
-        from botocore.exceptions import ClientError
-
-        try:
-            self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=content, IfNoneMatch="*")
-        except ClientError as error:
-            if _status(error) == 412:
-                return False
-            raise _named("write", at, error, self.credentials_path) from error
-        except Exception as error:
-            raise _named("write", at, error, self.credentials_path) from error
-        return True
+        given = {"Bucket": at.bucket, "Key": at.key, "Body": content, "IfNoneMatch": "*"}
+        return self._ask("write", at, lambda: self._connected().put_object(**given), there=False) is not False
 
     def delete(self, at: S3Location) -> None:
         """Remove the object where there is one. Raises StorageError."""
@@ -159,14 +163,26 @@ class ObjectStore:
             finally:
                 answer["Body"].close()
 
-    def _ask(self, verb: str, at: S3Location, work: Callable[[], Answer], **missing: Answer | None) -> Answer:
-        """``work``; ``missing`` is the answer where there is no such object."""
-        try:
-            return work()
-        except Exception as error:
-            if "missing" in missing and _status(error) == 404:
-                return missing["missing"]  # type: ignore[return-value]
-            raise _named(verb, at, error, self.credentials_path) from error
+    def _put_file(self, path: Path, at: S3Location, **given: str) -> Any:
+        md5 = b64encode(bytes.fromhex(md5_of(path))).decode()
+        with path.open("rb") as file:
+            return self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=file, ContentMD5=md5, **given)
+
+    def _ask(self, verb: str, at: S3Location, work: Callable[[], Answer], **instead: Answer | None) -> Answer:
+        """``work``; the answer is ``missing`` where there is no such object, ``there`` where there must be none."""
+        for attempt in range(CONFLICTS):
+            try:
+                return work()
+            except Exception as error:
+                status = _status(error)
+                if "missing" in instead and status == 404:
+                    return instead["missing"]  # type: ignore[return-value]
+                if "there" in instead and status == 412:
+                    return instead["there"]  # type: ignore[return-value]
+                if status != 409 or attempt == CONFLICTS - 1:
+                    raise _named(verb, at, error, self.credentials_path) from error
+                time.sleep(0.1 * 2**attempt)  # another is writing it at this moment: AWS says so, and to ask again
+        raise AssertionError("unreachable")
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -186,13 +202,24 @@ def _connect(credentials_path: str | None) -> Any:
         read_timeout=60,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if "endpoint_url" in settings else {},
+        s3={"addressing_style": "path"} if _has_endpoint(settings) else {},
     )
     try:
         return boto3.session.Session(profile_name=profile).client("s3", config=config, **settings)
     except Exception as error:
         given = "boto3's own settings" if credentials_path is None else credentials_path
         raise ConfigError(f"{given}: no S3 client can be made: {type(error).__name__}") from error
+
+
+def _has_endpoint(settings: Mapping[str, str]) -> bool:
+    """Is the store not AWS? Others are addressed by path: a bucket is no host name of theirs."""
+    return "endpoint_url" in settings or any(os.environ.get(f"AWS_ENDPOINT_URL{end}") for end in ("", "_S3"))
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 of a file in hex: the ETag of most objects that were put in one piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def read_credentials(path: Path) -> dict[str, Any]:

@@ -6,17 +6,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlm_catalogs.errors import DataError
+from vlm_prep.part_store import PartStore
 from vlm_prep.row_groups import ROW_GROUP_ROWS
-from vlm_prep.staging import publish_file, writing
+from vlm_prep.staging import writing
 
 
-def publish_table(table: pa.Table, target: Path, *, staging: Path) -> None:
+def publish_table(table: pa.Table, target: Path, *, store: PartStore, staging: Path) -> None:
     """Write a table and give it its name. Raises StorageError."""
     part, folder = target.parents[1].name, target.parent.name
     staged = staging / f"{part}-{folder}-{target.name}"
     with writing(staged):
         pq.write_table(table, staged, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
-    publish_file(staged, target)
+    store.publish_file(staged, target)
 
 
 def check_table(path: Path) -> None:

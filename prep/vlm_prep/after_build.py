@@ -6,21 +6,24 @@ from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.console import fact, note
 from vlm_catalogs.errors import UserError
 from vlm_catalogs.manifest import read_manifest
+from vlm_catalogs.mix_place import copies_of
+from vlm_catalogs.object_copies import ObjectCopies
 
 SMALL_MIX = 100_000
 """A mix of more samples is audited only when asked: a build after a change of its weights is to take seconds."""
 
 
-def audit_and_report(version: Path, section: AuditSection) -> None:
+def audit_and_report(version: Path, section: AuditSection, *, copies: ObjectCopies | None = None) -> None:
     """Write ``audit.json`` and ``report.html`` of a mix version, or say why not.
 
     What the user could mend is no error here: the mix is built and may be used.
     """
     if section.at_build == "never":
         return
+    place = (copies or copies_of(None)).shown(version)
     num_samples = sum(one.num_converted + one.num_rejected for one in read_manifest(version).datasets)
     if section.at_build == "auto" and num_samples > SMALL_MIX:
-        again = f"vlm-prep audit {version} and vlm-prep report {version}"
+        again = f"vlm-prep audit {place} and vlm-prep report {place}"
         note(f"{num_samples:,} samples: not audited now ([mix.audit] at_build); {again} take a while")
         return
     from vlm_prep.audit import run_audit, write_audit
@@ -28,11 +31,12 @@ def audit_and_report(version: Path, section: AuditSection) -> None:
     from vlm_prep.report import write_report
 
     try:
-        audit = run_audit(str(version), section=section)
+        audit = run_audit(place, section=section, copies=copies)
         for text in broken_text(audit):
             note(text)
         fact(summary(audit))
-        write_audit(audit)
-        fact(f"report: {write_report(str(version))}")
+        write_audit(audit, copies=copies)
+        report = write_report(place, copies=copies)
+        fact(f"report: {(copies or copies_of(None)).shown(report)}")
     except UserError as error:
         note(f"the mix is built, but not its audit and report: {error}")

@@ -36,7 +36,7 @@ class Indexed:
 
 
 def build_mix(config: Config, *, refresh: bool = False) -> Path:
-    """The folder of the mix version that the TOML describes, built or found. Raises UserError.
+    """The folder of the mix version that the TOML describes (in S3: of its copies), built or found. Raises UserError.
 
     What exists is whole: parts, lengths and the version appear by rename; current.json is swapped last. The same
     command after any interruption continues. Where only weights or selection differ from the last build, no source is
@@ -56,8 +56,10 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
     population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
     for text in [*indexed.rejected, *population, *indexed.selection.notes]:
         note(text)
-    version = publish_mix(config, indexed.prepared, indexed.selection, renderers=renderers, log=log)
-    remember_sources(config, plan.resolved, indexed.prepared)
+    version = publish_mix(
+        config, indexed.prepared, indexed.selection, store=plan.stores.mix, renderers=renderers, log=log
+    )
+    remember_sources(config, plan.resolved, indexed.prepared, store=plan.stores.mix)
     return version
 
 

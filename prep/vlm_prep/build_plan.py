@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import UserError
@@ -13,6 +12,7 @@ from vlm_prep.mix import check_epoch_size
 from vlm_prep.needed_parts import check_needed
 from vlm_prep.s3_mirror import ToCopy, local_source, still_to_copy
 from vlm_prep.source_plan import SourcePlan, plan_source
+from vlm_prep.stores import Stores, stores_of
 
 KNOWN = "only weights or selection have changed: sources are as the last build found them (--refresh asks them again)"
 
@@ -21,6 +21,7 @@ KNOWN = "only weights or selection have changed: sources are as the last build f
 class BuildPlan:
     """What a build will do, before it does any of it."""
 
+    stores: Stores
     sources: tuple[SourcePlan, ...]
     notes: tuple[str, ...]
     resolved: tuple[Source, ...] = ()
@@ -42,10 +43,11 @@ def plan_build(
     check_epoch_size(config)
     check_needed(config)
     resolved = resolve_sources(config)
-    if not refresh and (known := known_plans(config, resolved.sources)) is not None:
+    stores = stores_of(config)
+    if not refresh and (known := known_plans(config, resolved.sources, stores)) is not None:
         notes = (*resolved.notes, *(text for plan in known for text in plan.notes), KNOWN)
-        return BuildPlan(sources=known, notes=notes, resolved=tuple(resolved.sources))
-    shards = Path(config.mix.shards)
+        return BuildPlan(stores=stores, sources=known, notes=notes, resolved=tuple(resolved.sources))
+    shards = stores.shards.folder
     plans: list[SourcePlan] = []
     to_copy: list[ToCopy] = []
     for source in resolved.sources:
@@ -53,10 +55,16 @@ def plan_build(
             if not copy and (missing := still_to_copy(source, shards)).num_objects:
                 to_copy.append(missing)
             else:
-                plans.append(plan_source(local_source(source, shards), config))
+                plans.append(plan_source(local_source(source, shards), config, stores.shards))
         except UserError as error:
             if on_problem is None:
                 raise
             on_problem(error)
     notes = (*resolved.notes, *(text for plan in plans for text in plan.notes))
-    return BuildPlan(sources=tuple(plans), notes=notes, resolved=tuple(resolved.sources), to_copy=tuple(to_copy))
+    return BuildPlan(
+        stores=stores,
+        sources=tuple(plans),
+        notes=notes,
+        resolved=tuple(resolved.sources),
+        to_copy=tuple(to_copy),
+    )

@@ -7,8 +7,9 @@ from typing import Any
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import DataError
-from vlm_catalogs.layout import part_folder, read_part
-from vlm_catalogs.manifest import MixDataset, current_mix, read_manifest
+from vlm_catalogs.layout import PART_FILE, part_folder, read_part
+from vlm_catalogs.manifest import MixDataset, read_manifest
+from vlm_catalogs.mix_place import copies_of, find_current, layout_folder, mix_root
 from vlm_prep.source_plan import SourcePlan
 
 NAMED = 3
@@ -33,18 +34,21 @@ class Change:
 
 def changes_since(config: Config, plans: Sequence[SourcePlan]) -> list[str]:
     """A line for each source that is not as the current version of the mix has it; none before the first build."""
+    copies = copies_of(config)
     try:
-        mix = current_mix(Path(config.mix.root) / config.mix_name)
+        mix = find_current(mix_root(config, copies), copies)
         before = {dataset.name: dataset for dataset in read_manifest(mix).datasets}
     except DataError:
         return []  # no mix yet, or a damaged one, which the build itself will say
     return [
-        text for plan in plans if plan.source.name in before for text in _lines(mix, before[plan.source.name], plan)
+        text
+        for plan in plans
+        if plan.source.name in before
+        for text in _lines(layout_folder(mix, before[plan.source.name], copies), before[plan.source.name], plan)
     ]
 
 
-def _lines(mix: Path, dataset: MixDataset, plan: SourcePlan) -> Iterator[str]:
-    layout = (mix / dataset.shards).resolve()
+def _lines(layout: Path, dataset: MixDataset, plan: SourcePlan) -> Iterator[str]:
     anew = f"{len(plan.missing):,} of {len(plan.parts):,} parts are converted anew"
     if layout != plan.layout.resolve():
         yield f"{plan.source.name}: is read in another way than before (format, keys, columns or limits); {anew}"
@@ -54,7 +58,7 @@ def _lines(mix: Path, dataset: MixDataset, plan: SourcePlan) -> Iterator[str]:
         dataset.of_parts is not None and pinned <= {part.name for part in plan.parts}
     ):
         return
-    change = compare(_recorded(layout, dataset), _planned(plan), is_whole=dataset.of_parts is None)
+    change = compare(_recorded(plan, dataset), _planned(plan), is_whole=dataset.of_parts is None)
     yield f"{plan.source.name}: has changed since the last build ({change or 'media beside it have come back'}); {anew}"
 
 
@@ -74,10 +78,12 @@ def _is_same(before: set[tuple[Any, ...]], now: set[tuple[Any, ...]], *, is_whol
     return before == now if is_whole else before <= now
 
 
-def _recorded(layout: Path, dataset: MixDataset) -> Contents:
+def _recorded(plan: SourcePlan, dataset: MixDataset) -> Contents:
     """The inputs of the parts that the mix pins, as far as they are still there."""
-    folders = [part_folder(layout, pin.name) for pin in dataset.parts]
-    return _by_name(entry for folder in folders if folder.is_dir() for entry in read_part(folder).inputs)
+    folders = [part_folder(plan.layout, pin.name) for pin in dataset.parts]
+    plan.store.bring((folder / PART_FILE for folder in folders), below=plan.layout / "parts")
+    there = [folder for folder in folders if (folder / PART_FILE).exists()]
+    return _by_name(entry for folder in there for entry in read_part(folder).inputs)
 
 
 def _planned(plan: SourcePlan) -> Contents:

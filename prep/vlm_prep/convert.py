@@ -14,12 +14,13 @@ from vlm_catalogs.source import I4Source, Source
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.index_tables import IndexTables
 from vlm_prep.mds_shard import ClosedShard, ShardWriter
+from vlm_prep.part_store import PartStore
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import read_part
 from vlm_prep.s3_inputs import fetched_part
 from vlm_prep.source_plan import SourcePlan
-from vlm_prep.staging import publish_folder, writing
+from vlm_prep.staging import writing
 from vlm_prep.unchanged import Stamp, check_unchanged
 
 
@@ -30,6 +31,7 @@ class ConvertTask:
     source: Source
     file_format: str
     part: PlannedPart
+    store: PartStore
     layout: Path
     """``shards/<dataset>/<layout>``."""
     staging: Path
@@ -48,6 +50,7 @@ def convert_task(
         source=plan.source,
         file_format=plan.file_format,
         part=part,
+        store=plan.store,
         layout=plan.layout,
         staging=staging,
         scratch=scratch or staging,
@@ -59,7 +62,7 @@ def convert_task(
 def convert_part(task: ConvertTask) -> None:
     """Convert one part and publish it. Raises DataError or StorageError; then nothing is published."""
     folder = stage_part(task)
-    publish_folder(folder, part_folder(task.layout, task.part.name), marker=PART_FILE)
+    task.store.publish_part(folder, part_folder(task.layout, task.part.name))
 
 
 def stage_part(task: ConvertTask) -> Path:

@@ -12,7 +12,7 @@ from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan
 from vlm_prep.convert import ConvertTask, convert_part, convert_task
 from vlm_prep.converted_so_far import ConvertedSoFar
-from vlm_prep.disk_room import check_room, fetched_bytes
+from vlm_prep.disk_room import check_room, fetched_bytes, in_work
 from vlm_prep.estimate import estimate
 from vlm_prep.lengths import profile_of
 from vlm_prep.mix import PreparedSource
@@ -61,8 +61,10 @@ def _check_room(config: Config, plan: BuildPlan, place: Workplace, *, num_worker
     limits = Limits.from_setting(config.mix.max_sample_bytes)
     estimates = [estimate(source, limits=limits) for source in plan.sources if source.missing]
     fetched = fetched_bytes(plan.sources, num_workers=num_workers)
-    shards = Path(config.mix.shards)
-    check_room(estimates, shards=shards, scratch=Path(config.mix.scratch or shards), fetched=fetched)
+    shards = plan.stores.shards
+    if not shards.keeps_parts_here:
+        estimates = in_work(plan.sources, estimates, num_workers=num_workers)
+    check_room(estimates, shards=shards.folder, scratch=Path(config.mix.scratch or shards.folder), fetched=fetched)
 
 
 def prepare_sources(plan: BuildPlan, renderers: Mapping[Profile, Renderer]) -> list[PreparedSource]:

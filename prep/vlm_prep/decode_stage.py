@@ -21,20 +21,23 @@ def decode_missing(config: Config, prepared: Sequence[PreparedSource], place: Wo
         return
     from vlm_prep.decoded import DecodeTask, decode  # only now: they load FFmpeg
 
+    for source in prepared:
+        source.plan.store.bring(source.tables(DECODED_NAME), below=source.plan.layout / "parts")
     parts = [
-        (folder, sum(shard.bytes for shard in record.shards))
+        (source.plan.store, folder, sum(shard.bytes for shard in record.shards))
         for source in prepared
         for folder, record in zip(source.plan.folders(), source.records, strict=True)
     ]
-    sizes = {folder: size for folder, size in parts if not (folder / DECODED_NAME).is_file()}
-    tasks = [DecodeTask(folder=folder, staging=place.staging) for folder in sizes]
+    missing = [one for one in parts if not (one[1] / DECODED_NAME).is_file()]
+    sizes = {folder: size for _, folder, size in missing}
+    tasks = [DecodeTask(folder=folder, store=store, staging=place.staging) for store, folder, _ in missing]
     num_bytes, started = sum(sizes.values()), time.monotonic()
     workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
     with Progress("decode", total=num_bytes >> 20, unit="MiB") as progress:
         place.run_tasks(
             decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20)
         )
-    for folder, _ in parts:
+    for _, folder, _ in parts:
         check_table(folder / DECODED_NAME)
     cached = "all cached" if not tasks else f"{len(parts) - len(tasks)} cached"
     fact(f"decode: {len(parts)} parts, {cached}, {num_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")

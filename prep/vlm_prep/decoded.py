@@ -20,6 +20,7 @@ from vlm_catalogs.layout import MOVE_AWAY, check_stored, read_part, shard_name
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.added_tables import publish_table
 from vlm_prep.fact_files import COPIED, DECODED_NAME
+from vlm_prep.part_store import PartStore
 from vlm_prep.picture_facts import picture_facts
 
 NOT_DECODED: dict[str, Any] = {"decoded": False, "decoded_frames": 0}
@@ -32,38 +33,43 @@ class DecodeTask:
     """One part to decode; crosses to worker processes."""
 
     folder: Path
+    store: PartStore
+    """Where the part is kept."""
     staging: Path
 
 
 def decode(task: DecodeTask) -> None:
     """Decode the media of one part and publish what was found. Raises DataError or StorageError."""
-    for file in read_part(task.folder).tables:
+    record = read_part(task.folder)
+    task.store.bring((task.folder / file.name for file in record.tables), below=task.folder)
+    for file in record.tables:
         check_stored(task.folder, file, by_content=True)
-    publish_table(decode_part(task.folder), task.folder / DECODED_NAME, staging=task.staging)
+    table = decode_part(task.folder, task.store)
+    publish_table(table, task.folder / DECODED_NAME, store=task.store, staging=task.staging)
 
 
-def decode_part(folder: Path) -> pa.Table:
+def decode_part(folder: Path, store: PartStore) -> pa.Table:
     """A row of ``tables.DECODED`` per medium. Raises DataError where the shards do not hold what the tables say."""
     rows = pq.read_table(folder / "media.parquet", columns=[*COPIED, "frames"]).to_pylist()
     of_sample: dict[int, list[Facts]] = defaultdict(list)
     for row in rows:
         of_sample[row["sample_key"]].append(row)
     found: dict[tuple[str, str], Facts] = {}
-    for reader, index, sample_key in _places(folder):
+    for reader, index, sample_key in _places(folder, store):
         if sample_key in of_sample:
             _decode_sample(reader, index, of_sample[sample_key], found)
     table = [{name: row[name] for name in COPIED} | found[_identity(row)] for row in rows]
     return pa.Table.from_pylist(table, schema=tables.DECODED)
 
 
-def _places(folder: Path) -> Iterator[tuple[ShardReader, int, int]]:
+def _places(folder: Path, store: PartStore) -> Iterator[tuple[ShardReader, int, int]]:
     """Shard, index in it and key of every kept sample, in the order of the shards."""
     columns = ["shard", "index_in_shard", "sample_key"]
     samples = pq.read_table(folder / "samples.parquet", columns=columns, filters=[("status", "=", "kept")])
     ordered = samples.sort_by([("shard", "ascending"), ("index_in_shard", "ascending")])
     places = zip(*(ordered[name].to_pylist() for name in columns), strict=True)
     for shard, of_shard in groupby(places, key=itemgetter(0)):
-        with ShardReader(folder / shard_name(shard)) as reader:
+        with store.fetched(folder / shard_name(shard)) as path, ShardReader(path) as reader:
             for _, index, sample_key in of_shard:
                 yield reader, index, sample_key
 

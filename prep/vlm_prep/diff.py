@@ -93,8 +93,8 @@ def diff_mixes(path_a: str, path_b: str) -> MixDiff:
     with tempfile.TemporaryDirectory(prefix="vlm-prep-diff-") as scratch, open_index(Path(scratch)) as index:
         try:
             return MixDiff(
-                a=str(a.mix),
-                b=str(b.mix),
+                a=_place(a),
+                b=_place(b),
                 settings=tuple(_other_settings(_settings(_manifest(a)), _settings(_manifest(b)))),
                 datasets=tuple(_compare_datasets(_numbers(index, a), _numbers(index, b))),
                 changes=tuple(_compare_samples(index, a, b)),
@@ -108,6 +108,11 @@ def _mix(path: str) -> IndexFiles:
     if files.mix is None:
         raise ConfigError(f"{path}: converted sources; diff compares two mixes (or versions of one)")
     return files
+
+
+def _place(files: IndexFiles) -> str:
+    assert files.mix is not None
+    return files.copies.shown(files.mix)
 
 
 def _manifest(files: IndexFiles) -> Manifest:

@@ -19,6 +19,20 @@ def fetched_bytes(plans: Sequence[SourcePlan], *, num_workers: int) -> int:
     return sum(sorted(sizes)[-num_workers:])
 
 
+def in_work(plans: Sequence[SourcePlan], estimates: Sequence[Estimate], *, num_workers: int) -> list[Estimate]:
+    """Of parts that leave this machine when they are whole, those that are here at once, at most."""
+    by_name = {one.name: one for one in estimates}
+    parts = []
+    for plan in plans:
+        share = (
+            by_name[plan.source.name].bytes / max(1, sum(part.num_bytes for part in plan.missing))
+            if plan.missing
+            else 0
+        )
+        parts += [Estimate(name=part.name, bytes=int(share * part.num_bytes), seconds=None) for part in plan.missing]
+    return sorted(parts, key=lambda one: one.bytes)[-num_workers:]
+
+
 def check_room(estimates: Sequence[Estimate], *, shards: Path, scratch: Path, fetched: int) -> None:
     """Raise StorageError when a disk has less room than is needed; the folders need not exist yet."""
     written = sum(one.bytes for one in estimates)

@@ -12,12 +12,12 @@ from vlm_catalogs.errors import UserError
 from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import SMALL_BYTES
-from vlm_prep.disk_room import check_room, existing, fetched_bytes
+from vlm_prep.disk_room import check_room, existing, fetched_bytes, in_work
 from vlm_prep.estimate import Estimate, estimate
 from vlm_prep.measure_stage import load_renderers
+from vlm_prep.part_store import PartStore
 from vlm_prep.raw_sample import Limits
 from vlm_prep.select_stage import selection_rules
-from vlm_prep.staging import live_owners
 from vlm_prep.workplace import Workplace, memory_limit
 
 Found = TypeVar("Found")
@@ -69,10 +69,15 @@ def look(config: Config) -> DryRun:
     max_memory = tried(lambda: memory_limit(config))
     place = Workplace(staging=Path(), scratch=Path(), max_memory=max_memory, num_workers=config.mix.num_workers)
     workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
-    shards = Path(config.mix.shards)
+    store = plan.stores.shards
+    shards = store.folder
     fetched = fetched_bytes(plan.sources, num_workers=workers)
     scratch = Path(config.mix.scratch or shards)
-    tried(lambda: check_room(list(estimates.values()), shards=shards, scratch=scratch, fetched=fetched))
+    stay = list(estimates.values())
+    if not store.keeps_parts_here:
+        known = [source for source in plan.sources if source.source.name in estimates]
+        stay = in_work(known, stay, num_workers=workers)
+    tried(lambda: check_room(stay, shards=shards, scratch=scratch, fetched=fetched))
     if not problems:  # rules may name any source
         tried(lambda: selection_rules(config, plan))
     if Path(config.policy.model_name_or_path).is_dir():  # one with a hub's name would be fetched
@@ -82,13 +87,13 @@ def look(config: Config) -> DryRun:
         estimates=estimates,
         num_workers=workers,
         free_bytes=shutil.disk_usage(existing(shards)).free,
-        notes=(*plan.notes, *changes_since(config, plan.sources), *_others_at_work(shards), *_rejections(estimates)),
+        notes=(*plan.notes, *changes_since(config, plan.sources), *_others_at_work(store), *_rejections(estimates)),
         problems=tuple(problems),
     )
 
 
-def _others_at_work(shards: Path) -> list[str]:
-    owners = live_owners(shards)
+def _others_at_work(store: PartStore) -> list[str]:
+    owners, shards = store.live_owners(), store.shown(store.folder)
     return (
         [f"{shards}: {len(owners)} builds are at work here; what they convert need not be converted"] if owners else []
     )

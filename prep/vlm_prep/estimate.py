@@ -85,6 +85,7 @@ def _look(plan: SourcePlan, part: PlannedPart, limits: Limits, probe: _Probe) ->
         source=plan.source,
         file_format=plan.file_format,
         part=part,
+        store=plan.store,
         layout=plan.layout,
         staging=nowhere,
         scratch=nowhere,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError
-from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, part_folder, read_part
+from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, read_part
 from vlm_catalogs.manifest import Manifest, read_manifest
+from vlm_catalogs.mix_place import bring_parts, bring_version, copies_of, mix_root, pinned_parts
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.fact_files import DECODED_NAME
 from vlm_prep.verify.targets import find_target
 
@@ -20,6 +22,7 @@ class PartFiles:
     """One converted part: its folder, what part.json says, and the lengths that count."""
 
     folder: Path
+    """Of what lies in S3, that of its copies: index files, no shards."""
     record: PartRecord
     lengths: tuple[Path, ...]
     decoded: Path | None
@@ -35,6 +38,8 @@ class IndexFiles:
     """What may be asked about."""
 
     parts: tuple[PartFiles, ...]
+    copies: ObjectCopies
+    """Of what lies in S3."""
     mix: Path | None = None
     """A version of a mix."""
     manifest: Manifest | None = None
@@ -47,27 +52,27 @@ class IndexFiles:
         return [*kept, *(part.folder for part in self.parts)]
 
 
-def find_index(path: str) -> IndexFiles:
-    """The index files of a mix, a version of it, a shards folder, a CONFIG or a run.
+def find_index(path: str, *, copies: ObjectCopies | None = None) -> IndexFiles:
+    """The index files of a mix, a version of it, a shards folder, a CONFIG or a run; ``copies`` as in ``find_target``.
 
     Raises ConfigError when ``path`` is none of them, DataError for one that is not whole.
     """
     if (Path(path) / RUN_FILE).is_file():
         return _index_of_run(Path(path))
-    target = find_target(path)
+    target = find_target(path, copies=copies)
+    copies = target.copies
     if target.mix is not None:
-        return _index_of_mix(target.mix)
-    return IndexFiles(parts=tuple(part for layout in target.layouts for part in _whole_parts(layout)))
+        return _index_of_mix(target.mix, copies)
+    parts = (part for layout in target.layouts for part in _whole_parts(layout, copies))
+    return IndexFiles(parts=tuple(parts), copies=copies)
 
 
-def _index_of_mix(mix: Path, run: Path | None = None) -> IndexFiles:
+def _index_of_mix(mix: Path, copies: ObjectCopies, run: Path | None = None) -> IndexFiles:
     manifest = read_manifest(mix)
-    parts = tuple(
-        _part((mix / dataset.shards).resolve(), pinned.name, [pinned.lengths])
-        for dataset in manifest.datasets
-        for pinned in dataset.parts
-    )
-    return IndexFiles(parts=parts, mix=mix, manifest=manifest, run=run)
+    pinned = pinned_parts(mix, manifest, copies)
+    bring_parts(pinned, copies, tables=INDEX_TABLES)
+    parts = tuple(_part(folder, [pin.lengths]) for folder, pin in pinned)
+    return IndexFiles(parts=parts, copies=copies, mix=mix, manifest=manifest, run=run)
 
 
 def _index_of_run(run: Path) -> IndexFiles:
@@ -78,20 +83,28 @@ def _index_of_run(run: Path) -> IndexFiles:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{run / RUN_FILE}: damaged: {error!r}") from error
     config = load_config(run / "config.toml")
-    mix = Path(config.mix.root) / config.mix_name / version
+    copies = copies_of(config)
+    mix = mix_root(config, copies) / version
+    bring_version(mix, copies)
     if not mix.is_dir():
-        raise ConfigError(f"{run}: its mix {mix} is not there; run from the folder in which the run was started")
-    return _index_of_mix(mix, run)
+        place = copies.shown(mix)
+        raise ConfigError(f"{run}: its mix {place} is not there; run from the folder in which the run was started")
+    return _index_of_mix(mix, copies, run)
 
 
-def _whole_parts(layout: Path) -> Iterator[PartFiles]:
-    for marker in sorted(layout.glob(f"parts/*/{PART_FILE}")):
-        folder = marker.parent
-        yield _part(layout, folder.name, [f"lengths/{path.name}" for path in sorted(folder.glob("lengths/*.parquet"))])
+def _whole_parts(layout: Path, copies: ObjectCopies) -> Iterator[PartFiles]:
+    if copies.has_place_for(layout):
+        stored = copies.list(layout / "parts")
+        folders = [path.parent for path in sorted(stored) if path.name == PART_FILE]
+        index = [path for path in stored if path.name == PART_FILE or path.suffix == ".parquet"]
+        copies.bring(index, below=layout / "parts")
+    else:
+        folders = [path.parent for path in sorted(layout.glob(f"parts/*/{PART_FILE}"))]
+    for folder in folders:
+        yield _part(folder, [f"lengths/{path.name}" for path in sorted(folder.glob("lengths/*.parquet"))])
 
 
-def _part(layout: Path, name: str, lengths: list[str]) -> PartFiles:
-    folder = part_folder(layout, name)
+def _part(folder: Path, lengths: list[str]) -> PartFiles:
     missing = [file for file in (*INDEX_TABLES, *lengths) if not (folder / file).is_file()]
     if missing:
         raise DataError(f"{folder}: without {', '.join(missing)}; vlm-prep verify lists what else is wrong")

@@ -13,9 +13,10 @@ from vlm_catalogs.config import Config, mix_settings
 from vlm_catalogs.hashing import joined_hash
 from vlm_catalogs.source import Source
 from vlm_prep.mix import PreparedSource
+from vlm_prep.part_store import PartStore
 from vlm_prep.parts import PlannedPart
-from vlm_prep.source_plan import SourcePlan
-from vlm_prep.staging import publish_text, staging_folder
+from vlm_prep.source_plan import SourcePlan, bring_records
+from vlm_prep.stores import Stores
 
 FILE = "sources.json"
 OF_THE_POPULATION = ("weight", "origin", "repeat_time", "subsample")
@@ -24,20 +25,25 @@ OF_THE_SELECTION = ("custom.include_video", "mix.weight_unit", "mix.epoch_sample
 """Settings that are about the same samples, besides those of [mix.select]."""
 
 
-def known_plans(config: Config, sources: Sequence[Source]) -> tuple[SourcePlan, ...] | None:
+def known_plans(config: Config, sources: Sequence[Source], stores: Stores) -> tuple[SourcePlan, ...] | None:
     """The plans of the last build, where nothing but weights and selection is asked otherwise than then; else None."""
-    told = _read(Path(config.mix.root) / config.mix_name / FILE)
+    path = stores.mix.folder / FILE
+    stores.mix.bring([path], below=stores.mix.folder)
+    told = _read(path)
     if told is None or config.mix.convert != "all" or told["asked"] != _asked(config, sources):
         return None
     if told["selected_by"] == _selected_by(config, sources):
         return None  # the same command again looks whether the sources have changed
-    plans = tuple(_plan(config, source, told["sources"][source.name]) for source in sources)
+    plans = tuple(_plan(stores.shards, source, told["sources"][source.name]) for source in sources)
+    for plan in plans:
+        bring_records(plan.store, plan.layout, plan.parts)
     return None if any(plan.missing for plan in plans) else plans
 
 
-def remember_sources(config: Config, sources: Sequence[Source], prepared: Sequence[PreparedSource]) -> None:
+def remember_sources(
+    config: Config, sources: Sequence[Source], prepared: Sequence[PreparedSource], *, store: PartStore
+) -> None:
     """Write down what this build found. Raises StorageError."""
-    root = Path(config.mix.root) / config.mix_name
     found = {
         one.name: {
             "format": one.plan.file_format,
@@ -49,8 +55,8 @@ def remember_sources(config: Config, sources: Sequence[Source], prepared: Sequen
         for one in prepared
     }
     told = {"asked": _asked(config, sources), "selected_by": _selected_by(config, sources), "sources": found}
-    with staging_folder(root) as staging:
-        publish_text(json_text.dumps_indented(told), root / FILE, staging=staging)
+    with store.staging() as staging:
+        store.publish_text(json_text.dumps_indented(told), store.folder / FILE, staging=staging)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -64,11 +70,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     return told if set(told) == {"asked", "selected_by", "sources"} else None
 
 
-def _plan(config: Config, source: Source, found: Mapping[str, Any]) -> SourcePlan:
+def _plan(store: PartStore, source: Source, found: Mapping[str, Any]) -> SourcePlan:
     return SourcePlan(
         source=source,
         file_format=found["format"],
-        layout=Path(config.mix.shards) / source.name / found["layout"],
+        store=store,
+        layout=store.folder / source.name / found["layout"],
         parts=tuple(PlannedPart(name=name, inputs=()) for name in found["parts"]),
         notes=tuple(found["notes"]),
         stated_samples=found["stated_samples"],

@@ -14,6 +14,7 @@ from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.source import I4Source, Source
 from vlm_prep.added_tables import publish_table
 from vlm_prep.measure import measure_part
+from vlm_prep.part_store import PartStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class MeasureTask:
     """One part to measure; crosses to worker processes."""
 
     folder: Path
+    store: PartStore
+    """Where the part is kept."""
     model: str
     settings: RenderSettings
     fingerprint: str
@@ -57,10 +60,12 @@ def renderer_for(model: str, settings: RenderSettings) -> Renderer:
 
 def measure(task: MeasureTask) -> None:
     """Measure one part and publish its lengths. Raises DataError or StorageError."""
-    for file in read_part(task.folder).tables:
+    record = read_part(task.folder)
+    task.store.bring((task.folder / file.name for file in record.tables), below=task.folder)
+    for file in record.tables:
         check_stored(task.folder, file, by_content=True)
     table = measure_part(task.folder, renderer_for(task.model, task.settings))
-    publish_table(table, task.folder / lengths_name(task.fingerprint), staging=task.staging)
+    publish_table(table, task.folder / lengths_name(task.fingerprint), store=task.store, staging=task.staging)
 
 
 def describe_shortened(selection: pa.Table) -> str:

@@ -40,6 +40,9 @@ def measure_missing(
     log: BuildLog,
 ) -> None:
     """Measure the parts that have no lengths for their encoding yet."""
+    for source in prepared:
+        lengths = source.tables(lengths_name(source.encoding))
+        source.plan.store.bring(lengths, below=source.plan.layout / "parts")
     tasks = [task for source in prepared for task in _measure_tasks(config, source, place)]
     todo = {task.folder.name for task in tasks}
     num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
@@ -60,6 +63,7 @@ def _measure_tasks(config: Config, source: PreparedSource, place: Workplace) -> 
     return [
         MeasureTask(
             folder=folder,
+            store=source.plan.store,
             model=config.policy.model_name_or_path,
             settings=render_settings(config, profile_of(source.plan.source)),
             fingerprint=source.encoding,

@@ -1,6 +1,5 @@
 """The manifest of a mix: pure arithmetic over what was converted, measured and selected."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash, joined_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder
 from vlm_catalogs.manifest import Encoding, Manifest, MixDataset, PinnedPart, manifest_fields
+from vlm_catalogs.mix_place import copies_of, mix_root, shards_reference
 from vlm_catalogs.model_family import find_family
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
@@ -105,7 +105,8 @@ def make_manifest(
     """The manifest, its fingerprint included. Raises DataError for a dataset that has a weight but no sample."""
     sources = [source.plan.source for source in prepared]
     planned = plan_draws(sources, num_selected, num_tokens, config)
-    version = Path(config.mix.root) / config.mix_name / "version"
+    copies = copies_of(config)
+    version = mix_root(config, copies) / "version"
     decoded = DECODED_NAME if asks_for_decoding(config) else None
     datasets = tuple(
         MixDataset(
@@ -118,7 +119,7 @@ def make_manifest(
             num_converted=source.num_kept,
             num_rejected=source.num_rejected,
             num_selected=num_selected[source.name],
-            shards=Path(os.path.relpath(source.plan.layout.resolve(), version.resolve())).as_posix(),
+            shards=shards_reference(source.plan.layout, version, copies),
             source_fingerprint=source.plan.fingerprint,
             parts=tuple(_pin(source, record, decoded=decoded) for record in source.records),
             of_parts=source.plan.of_parts,

@@ -1,17 +1,20 @@
 """Converted parts that no mix pins any more (semantics A4): listed, and deleted only when asked to."""
 
-import shutil
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_catalogs import json_text
-from vlm_catalogs.errors import ConfigError, DataError, StorageError
-from vlm_catalogs.layout import part_folder, read_part
-from vlm_catalogs.manifest import read_manifest
+from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.layout import PART_FILE, part_folder, read_part
+from vlm_catalogs.manifest import MANIFEST_FILE, SELECTION_FILE, read_manifest
+from vlm_catalogs.mix_place import copies_of, local_path
+from vlm_catalogs.object_copies import ObjectCopies
+from vlm_prep.part_store import PartStore
 from vlm_prep.source_files import mds_view
-from vlm_prep.staging import live_owners, publish_text, staging_folder
-from vlm_prep.verify.targets import find_layouts
+from vlm_prep.stores import store_at
+from vlm_prep.verify.targets import find_layouts, layouts_in_store
 
 Pin = tuple[str, str, str]
 """(dataset, layout, part)"""
@@ -32,73 +35,99 @@ class LoosePart:
         return part_folder(self.layout, self.name)
 
 
-def find_loose_parts(shards: Path, mixes: Sequence[Path]) -> list[LoosePart]:
-    """The parts under ``shards`` that no version of any mix under ``mixes`` pins.
+def open_shards(shards: str) -> PartStore:
+    """The home of converted sources at a path or an s3:// address, with boto3's own credentials."""
+    copies = copies_of(None)
+    return store_at(local_path(shards, copies), copies)
+
+
+def find_loose_parts(store: PartStore, mixes: Sequence[str]) -> list[LoosePart]:
+    """The parts of a home that no version of any mix under ``mixes`` pins.
 
     Raises ConfigError for a wrong folder, and DataError when a manifest cannot be read: what it pins is not known.
     """
-    layouts = find_layouts(shards)
+    copies, shards = copies_of(None), store.folder
+    is_remote = copies.has_place_for(shards)
+    layouts = layouts_in_store(shards, copies) if is_remote else find_layouts(shards)
     if not layouts or layouts[0].parent.parent != shards:
-        raise ConfigError(f"{shards}: expected a shards folder, with <dataset>/<layout>/parts in it")
-    pinned = {pin for folder in mixes for pin in _pins_under(folder)}
+        raise ConfigError(f"{store.shown(shards)}: expected a shards folder, with <dataset>/<layout>/parts in it")
+    pinned = {pin for place in mixes for pin in _pins_under(place, copies)}
     return [
-        LoosePart(dataset=dataset, layout=layout, name=folder.name, bytes=_num_bytes(folder))
+        LoosePart(dataset=dataset, layout=layout, name=name, bytes=num_bytes)
         for layout in layouts
         for dataset in [layout.resolve().parent.name]
-        for folder in sorted((layout / "parts").iterdir())
-        if (dataset, layout.resolve().name, folder.name) not in pinned
+        for name, num_bytes in sorted(_sizes(layout, copies).items())
+        if (dataset, layout.resolve().name, name) not in pinned
     ]
 
 
-def _pins_under(folder: Path) -> Iterable[Pin]:
+def _sizes(layout: Path, copies: ObjectCopies) -> Mapping[str, int]:
+    """Part -> bytes of its files, whole or not."""
+    parts = layout / "parts"
+    sizes: Counter[str] = Counter()
+    if copies.has_place_for(layout):
+        for path, found in copies.list(parts).items():
+            sizes[path.relative_to(parts).parts[0]] += found.bytes
+        return sizes
+    sizes.update({folder.name: 0 for folder in parts.iterdir()})
+    for path in parts.rglob("*"):
+        sizes[path.relative_to(parts).parts[0]] += path.stat().st_size if path.is_file() else 0
+    return sizes
+
+
+def _pins_under(place: str, copies: ObjectCopies) -> Iterable[Pin]:
     """What the mixes under a folder pin. A folder without any is a wrong path: it would leave nothing pinned."""
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; expected one that holds mixes")
-    versions = {path.parent for name in ("manifest.json", "selection.parquet") for path in folder.rglob(name)}
+    folder = local_path(place, copies)
+    if copies.has_place_for(folder):
+        paths: Iterable[Path] = copies.list(folder)
+    else:
+        if not folder.is_dir():
+            raise ConfigError(f"{place}: no such folder; expected one that holds mixes")
+        paths = folder.rglob("*")
+    versions = sorted({path.parent for path in paths if path.name in (MANIFEST_FILE, SELECTION_FILE)})
     if not versions:
-        raise ConfigError(f"{folder}: no mix here; expected a folder that holds mixes")
-    for version in sorted(versions):
+        raise ConfigError(f"{place}: no mix here; expected a folder that holds mixes")
+    if copies.has_place_for(folder):
+        copies.bring((version / MANIFEST_FILE for version in versions), below=folder)
+    for version in versions:
         for dataset in read_manifest(version).datasets:
             for part in dataset.parts:
                 yield dataset.name, Path(dataset.shards).name, part.name
 
 
-def _num_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def delete_parts(shards: Path, parts: Sequence[LoosePart]) -> None:
+def delete_parts(store: PartStore, parts: Sequence[LoosePart]) -> None:
     """Delete parts, first what lists them: at any moment all that is left is whole.
 
-    Raises DataError while a build is at work in this folder: its new parts are pinned by nothing yet.
+    Raises DataError while a build is at work in this home: its new parts are pinned by nothing yet.
     """
-    if owners := live_owners(shards):
-        raise DataError(f"{shards}: a build is at work here ({', '.join(owners)}); nothing is deleted, try again later")
-    with staging_folder(shards) as staging:
+    if owners := store.live_owners():
+        place = store.shown(store.folder)
+        raise DataError(f"{place}: a build is at work here ({', '.join(owners)}); nothing is deleted, try again later")
+    with store.staging() as staging:
         for layout in dict.fromkeys(part.layout for part in parts):
-            _drop_versions(layout, {part.name for part in parts if part.layout == layout}, staging)
-        for number, part in enumerate(parts):
-            try:
-                part.folder.rename(staging / str(number))
-                shutil.rmtree(staging / str(number))
-            except OSError as error:
-                raise StorageError(f"{part.folder}: cannot be deleted: {error.strerror}") from error
+            _drop_versions(store, layout, {part.name for part in parts if part.layout == layout}, staging)
+        for part in parts:
+            store.delete_part(part.folder, staging=staging)
 
 
-def _drop_versions(layout: Path, names: set[str], staging: Path) -> None:
+def _drop_versions(store: PartStore, layout: Path, names: set[str], staging: Path) -> None:
     """Remove the versions of a source that list a part of ``names``; the MDS view shows one that is left, if any."""
-    listed = {path: _listed_parts(path) for path in sorted((layout / "sources").glob("*.json"))}
-    left = [parts for parts in listed.values() if not names & set(parts)]
     view_path = layout / "index.json"
+    versions = store.bring_matching("*.json", below=layout / "sources")
+    store.bring([view_path], below=layout)
+    listed = {path: _listed_parts(path) for path in versions}
+    left = [parts for parts in listed.values() if not names & set(parts)]
     if view_path.is_file() and any(name in view_path.read_text() for name in names):
-        view = mds_view([read_part(part_folder(layout, name)) for name in left[0]]) if left else {"shards": []}
+        folders = [part_folder(layout, name) for name in left[0]] if left else []
+        store.bring((folder / PART_FILE for folder in folders), below=layout / "parts")
+        view = mds_view([read_part(folder) for folder in folders])
         if view["shards"]:
-            publish_text(json_text.dumps(view), view_path, staging=staging)
+            store.publish_text(json_text.dumps(view), view_path, staging=staging)
         else:
-            view_path.unlink()
+            store.delete(view_path)
     for path, parts in listed.items():
         if names & set(parts):
-            path.unlink()
+            store.delete(path)
 
 
 def _listed_parts(path: Path) -> list[str]:

@@ -9,15 +9,16 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import file_hash
-from vlm_catalogs.manifest import Manifest, manifest_text, read_manifest
+from vlm_catalogs.manifest import CURRENT_FILE, MANIFEST_FILE, SELECTION_FILE, Manifest, manifest_text, read_manifest
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.mix import PreparedSource, make_manifest
+from vlm_prep.part_store import PartStore
 from vlm_prep.row_groups import write_table
 from vlm_prep.select import Selection
 from vlm_prep.select_stage import count_selected, count_tokens
-from vlm_prep.staging import publish_folder, publish_text, staging_folder, writing
+from vlm_prep.staging import writing
 
 
 def publish_mix(
@@ -25,18 +26,18 @@ def publish_mix(
     prepared: Sequence[PreparedSource],
     selection: Selection,
     *,
+    store: PartStore,
     renderers: Mapping[Profile, Renderer],
     log: BuildLog,
 ) -> Path:
     """Give the mix version its name, then point current.json at it."""
     num_selected = count_selected(prepared, selection.rows)
-    root = Path(config.mix.root) / config.mix_name
-    with staging_folder(root) as staging:
+    with store.staging() as staging:
         staged = staging / "version"
         with writing(staged):
             staged.mkdir()
-            write_table(selection.rows, staged / "selection.parquet")
-        selection_hash = file_hash(staged / "selection.parquet")
+            write_table(selection.rows, staged / SELECTION_FILE)
+        selection_hash = file_hash(staged / SELECTION_FILE)
         manifest = make_manifest(
             config,
             prepared,
@@ -50,24 +51,27 @@ def publish_mix(
         log.note("select", selected=sum(num_selected.values()), fingerprint=manifest.fingerprint)
         with writing(staged):
             (staged / "build_log.jsonl").write_text("\n".join(log.lines) + "\n")
-            (staged / "manifest.json").write_text(manifest_text(manifest))
-        version = root / manifest.fingerprint
-        if version.exists():
-            _check_version(version, manifest, staging)
+            (staged / MANIFEST_FILE).write_text(manifest_text(manifest))
+        version = store.folder / manifest.fingerprint
+        store.bring([version / MANIFEST_FILE, version / SELECTION_FILE], below=version)
+        if (version / MANIFEST_FILE).exists():
+            _check_version(version, manifest, store, staging)
         else:
-            publish_folder(staged, version, marker="manifest.json")
+            store.publish_version(staged, version)
         current: dict[str, Any] = {"fingerprint": manifest.fingerprint}
-        publish_text(json_text.dumps_indented(current), root / "current.json", staging=staging)
+        store.publish_text(json_text.dumps_indented(current), store.folder / CURRENT_FILE, staging=staging)
     return version
 
 
-def _check_version(version: Path, manifest: Manifest, staging: Path) -> None:
+def _check_version(version: Path, manifest: Manifest, store: PartStore, staging: Path) -> None:
     """The version is there already: see that it is whole, and that it finds shards that have moved."""
     try:
         found = read_manifest(version)
     except DataError as error:
-        raise DataError(f"{error}\nor move {version} away and build again") from error
-    selection = version / "selection.parquet"
+        raise DataError(f"{error}\nor move {store.shown(version)} away and build again") from error
+    selection = version / SELECTION_FILE
     if not selection.is_file() or file_hash(selection) != found.selection_xxh3_128:
-        raise DataError(f"{selection}: missing or damaged; move {version} away and build again")
-    publish_text(manifest_text(manifest), version / "manifest.json", staging=staging)
+        raise DataError(
+            f"{store.shown(selection)}: missing or damaged; move {store.shown(version)} away and build again"
+        )
+    store.publish_text(manifest_text(manifest), version / MANIFEST_FILE, staging=staging)

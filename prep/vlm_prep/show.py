@@ -14,9 +14,10 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.layout import shard_name
-from vlm_catalogs.shard_reader import ShardReader
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.export.records import file_suffix
 from vlm_prep.index_files import IndexFiles, PartFiles, find_index
+from vlm_prep.one_sample import one_sample
 from vlm_prep.reasons import meaning_of
 from vlm_prep.select import open_index
 from vlm_prep.sql import read_sql
@@ -33,8 +34,10 @@ class ShownSample:
     sample: dict[str, Any]
     """Its row of ``samples``: status, reason, lineage, counts, hashes."""
     part: PartFiles
+    copies: ObjectCopies
+    """Of what lies in S3."""
     shard: Path | None
-    """The file that holds it; None for a rejected sample."""
+    """The file that holds it, or stands for its object; None for a rejected sample."""
     conversations: tuple[list[dict[str, Any]], ...]
     media: tuple[dict[str, Any], ...]
     lengths: tuple[dict[str, Any], ...]
@@ -60,8 +63,8 @@ class ShownSample:
         return {
             **self.sample,
             "decision": self.decision(),
-            "part_folder": str(self.part.folder),
-            "shard_file": None if self.shard is None else str(self.shard),
+            "part_folder": self.copies.shown(self.part.folder),
+            "shard_file": None if self.shard is None else self.copies.shown(self.shard),
             "conversations": list(self.conversations),
             "media": list(self.media),
             "lengths": list(self.lengths),
@@ -85,6 +88,7 @@ def show_sample(path: str, wanted: str) -> ShownSample:
     return ShownSample(
         sample=row,
         part=part,
+        copies=files.copies,
         shard=folder / shard_name(row["shard"]) if is_kept else None,
         conversations=tuple(_conversations(texts[0])) if texts else (),
         media=tuple(_rows(part.table("media"), key)),
@@ -102,8 +106,8 @@ def write_media(shown: ShownSample, folder: Path) -> list[Path]:
     if shown.shard is None:
         raise ConfigError(f"{shown.sample['sample_id']}: a rejected sample has no media in the shards")
     written = []
-    with ShardReader(shown.shard) as reader, writing(folder):
-        sample = reader.read(shown.sample["index_in_shard"])
+    place = (shown.part.folder, shown.sample["shard"], shown.sample["index_in_shard"])
+    with one_sample(*place, copies=shown.copies) as sample, writing(folder):
         targets = [folder / file_suffix(facts, position) for position, facts in enumerate(sample.media_table)]
         for target in targets:
             if target.exists():
@@ -112,7 +116,9 @@ def write_media(shown: ShownSample, folder: Path) -> list[Path]:
         for facts, target in zip(sample.media_table, targets, strict=True):
             content = sample.medium(facts.name)
             if content_hash(content) != facts.xxh3_128:
-                raise DataError(f"{shown.shard}: {facts.name} is not what its hash says: run vlm-prep verify")
+                raise DataError(
+                    f"{shown.copies.shown(shown.shard)}: {facts.name} is not what its hash says: run vlm-prep verify"
+                )
             target.write_bytes(content)
             written.append(target)
     return written

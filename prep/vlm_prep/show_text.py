@@ -37,7 +37,7 @@ def _place(shown: ShownSample) -> list[str]:
     if shown.shard is None:
         return [f"  part {row['part']}"]
     held = f"shard {row['shard']}, sample {row['index_in_shard']}, bytes {row['byte_begin']:,} to {row['byte_end']:,}"
-    return [f"  part {row['part']}, {held}", f"  {shown.shard}"]
+    return [f"  part {row['part']}, {held}", f"  {shown.copies.shown(shown.shard)}"]
 
 
 def _medium(medium: dict[str, Any]) -> str:

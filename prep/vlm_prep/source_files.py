@@ -8,7 +8,6 @@ from vlm_catalogs import json_text
 from vlm_catalogs.layout import PartRecord
 from vlm_prep.mds_shard import shard_index_entry
 from vlm_prep.source_plan import SourcePlan
-from vlm_prep.staging import publish_text
 
 
 def publish_source(plan: SourcePlan, records: Sequence[PartRecord], *, staging: Path) -> None:
@@ -21,10 +20,10 @@ def publish_source(plan: SourcePlan, records: Sequence[PartRecord], *, staging: 
     if stated := plan.stated_here:
         version["stated_counts"] = stated  # of wdinfo.json; the audit compares them
     path = plan.layout / "sources" / f"{plan.fingerprint}.json"
-    publish_text(json_text.dumps_indented(version), path, staging=staging)
+    plan.store.publish_text(json_text.dumps_indented(version), path, staging=staging)
     view = mds_view(records)
     if view["shards"]:
-        publish_text(json_text.dumps(view), plan.layout / "index.json", staging=staging)
+        plan.store.publish_text(json_text.dumps(view), plan.layout / "index.json", staging=staging)
 
 
 def mds_view(records: Sequence[PartRecord]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from vlm_catalogs.layout import PART_FILE, PartRecord, check_stored, part_folder
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.i4_inputs import plan_i4, read_wdinfo
 from vlm_prep.mended import renamed_if_mended
+from vlm_prep.part_store import PartStore
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import plan_files, stated_samples
@@ -26,6 +27,8 @@ class SourcePlan:
     source: Source
     file_format: str
     """``i4`` or one of ``source_format.SUFFIXES``."""
+    store: PartStore
+    """Where its parts are kept."""
     layout: Path
     """``shards/<dataset>/<layout>``."""
     parts: tuple[PlannedPart, ...]
@@ -69,22 +72,24 @@ class SourcePlan:
         return [part_folder(self.layout, part.name) for part in self.parts]
 
 
-def plan_source(source: Source, config: Config) -> SourcePlan:
+def plan_source(source: Source, config: Config, store: PartStore) -> SourcePlan:
     """The plan of one source. Raises ConfigError, DataError or StorageError."""
-    plan = _plan_i4(source, config) if isinstance(source, I4Source) else _plan_files(source, config)
+    plan = _plan_i4(source, config, store) if isinstance(source, I4Source) else _plan_files(source, config, store)
     if not plan.parts:
         raise DataError(f"{source.origin}: {source.name}: there is nothing in it; give it weight 0 to leave it out")
     return replace(plan, stamps=stamps_of(plan.parts))
 
 
-def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
+def _plan_i4(source: I4Source, config: Config, store: PartStore) -> SourcePlan:
     options = ["i4", source.text_keys, source.media_keys, source.text_only, config.mix.max_sample_bytes]
     wdinfo = read_wdinfo(source)
     parts, notes = plan_i4(source, allow_missing_tars=config.mix.allow_missing_tars, wdinfo=wdinfo)
-    layout = Path(config.mix.shards) / source.name / layout_hash(options)
+    layout = store.folder / source.name / layout_hash(options)
+    bring_records(store, layout, parts)
     return SourcePlan(
         source=source,
         file_format="i4",
+        store=store,
         layout=layout,
         parts=tuple(parts),
         notes=tuple(notes),
@@ -92,25 +97,35 @@ def _plan_i4(source: I4Source, config: Config) -> SourcePlan:
     )
 
 
-def _plan_files(source: FileSource, config: Config) -> SourcePlan:
+def _plan_files(source: FileSource, config: Config, store: PartStore) -> SourcePlan:
     file_format = resolve_format(source)
     limits = Limits.from_setting(config.mix.max_sample_bytes)
     options: list[object] = [file_format, _media_root(source), limits.max_sample_bytes]
     options += [sorted(source.columns.items())] if source.columns else []
-    layout = Path(config.mix.shards) / source.name / layout_hash(options)
+    layout = store.folder / source.name / layout_hash(options)
+    cut = plan_files(source, file_format)
+    bring_records(store, layout, cut)
     parts = tuple(
         renamed_if_mended(source, file_format, part, folder=part_folder(layout, part.name), limits=limits)
-        for part in plan_files(source, file_format)
+        for part in cut
     )
+    bring_records(store, layout, [part for part in parts if part not in cut])
     notes = (f"{source.name}: its files are read as {file_format}",) if source.format == "auto" else ()
     return SourcePlan(
         source=source,
         file_format=file_format,
+        store=store,
         layout=layout,
         parts=parts,
         notes=notes,
         stated_samples=stated_samples(source, file_format),
     )
+
+
+def bring_records(store: PartStore, layout: Path, parts: Sequence[PlannedPart]) -> None:
+    """Have the records and samples of the parts that are there already readable."""
+    names = (PART_FILE, "samples.parquet")
+    store.bring((part_folder(layout, part.name) / name for part in parts for name in names), below=layout / "parts")
 
 
 def _media_root(source: FileSource) -> str | None:
@@ -138,10 +153,13 @@ def read_parts(plan: SourcePlan) -> list[PartRecord]:
 
     Its files are judged by their sizes, and samples.parquet, which the selection is made from, by its content.
     """
-    records = []
-    for folder in plan.folders():
-        record = read_part(folder)
-        for file in (*record.shards, *record.tables):
-            check_stored(folder, file, by_content=file.name == "samples.parquet")
-        records.append(record)
+    store, folders = plan.store, plan.folders()
+    names = (PART_FILE, "samples.parquet", "media.parquet")
+    store.bring((folder / name for folder in folders for name in names), below=plan.layout / "parts")
+    records = [read_part(folder) for folder in folders]
+    store.check_sizes(plan.layout, records)
+    for folder, record in zip(folders, records, strict=True):
+        for file in record.tables:
+            if file.name == "samples.parquet":
+                check_stored(folder, file, by_content=True)
     return records

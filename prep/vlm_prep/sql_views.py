@@ -138,7 +138,7 @@ def _rows_of_parts(files: IndexFiles) -> pa.Table:
             "num_out_of_order": pa.array([one.num_out_of_order for one in records], pa.int64()),
             "num_shards": pa.array([len(one.shards) for one in records], pa.int64()),
             "bytes": pa.array([sum(file.bytes for file in one.shards) for one in records], pa.int64()),
-            "folder": pa.array([str(part.folder) for part in files.parts], pa.string()),
+            "folder": pa.array([files.copies.shown(part.folder) for part in files.parts], pa.string()),
         }
     )
 

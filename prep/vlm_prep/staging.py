@@ -16,6 +16,10 @@ from vlm_catalogs.errors import DataError, StorageError
 STAGING = ".staging"
 OWNER_FILE = "owner.json"
 STALE_SECONDS = 24 * 3600
+SAYS_ELSE = (
+    "says something else than this build of the same inputs; was it written by another version? "
+    "Move the folder away and build again"
+)
 
 
 @contextmanager
@@ -51,15 +55,23 @@ def live_owners(root: Path) -> list[str]:
 def _is_stale(folder: Path) -> bool:
     """Of this host, the owner's life decides; of another host, or without an owner yet, a day does."""
     try:
-        owner = json_text.loads((folder / OWNER_FILE).read_bytes())
-        if owner["host"] == socket.gethostname():
-            return not _is_alive(int(owner["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        if (is_dead := is_dead_here((folder / OWNER_FILE).read_bytes())) is not None:
+            return is_dead
+    except OSError:
         pass
     try:
         return time.time() - folder.stat().st_mtime > STALE_SECONDS
     except OSError:
         return False  # gone already
+
+
+def is_dead_here(owner: bytes) -> bool | None:
+    """Is the process that an owner file names dead? None for one of another host, or where it names none."""
+    try:
+        fields = json_text.loads(owner)
+        return not _is_alive(int(fields["pid"])) if fields["host"] == socket.gethostname() else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_alive(pid: int) -> bool:
@@ -107,10 +119,7 @@ def _compare(ours: Path, theirs: Path) -> None:
     if not theirs.is_file():
         raise DataError(f"{theirs}: missing, but its folder exists; move that folder away and build again")
     if ours.read_bytes() != theirs.read_bytes():
-        raise DataError(
-            f"{theirs}: says something else than this build of the same inputs; was it written by another version? "
-            "Move the folder away and build again"
-        )
+        raise DataError(f"{theirs}: {SAYS_ELSE}")
 
 
 def publish_file(staged: Path, target: Path) -> None:
@@ -140,3 +149,11 @@ def sync_tree(folder: Path) -> None:
         else:
             sync_folder(path)
     sync_folder(folder)
+
+
+def refuse_full_disk(folder: Path, num_bytes: int, what: str) -> None:
+    """Raise StorageError where ``folder`` has no room for so many bytes."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if num_bytes > free:
+        raise StorageError(f"{folder}: {num_bytes / 1e9:,.1f} GB {what}, {free / 1e9:,.1f} GB are free")

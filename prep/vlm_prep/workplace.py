@@ -9,6 +9,7 @@ from pathlib import Path
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
 from vlm_prep.staging import staging_folder
+from vlm_prep.stores import stores_of
 from vlm_prep.workers import RunTasks, num_processes, run_tasks
 
 WORKER_BYTES = 1 << 30
@@ -60,7 +61,7 @@ def workplace(config: Config) -> Iterator[Workplace]:
             from vlm_prep.ray_tasks import joined_cluster, run_on_ray
 
             run, num_cpus = run_on_ray, stack.enter_context(joined_cluster())
-        staging = stack.enter_context(staging_folder(Path(config.mix.shards)))
+        staging = stack.enter_context(stores_of(config).shards.staging())
         scratch = (
             staging if config.mix.scratch is None else stack.enter_context(staging_folder(Path(config.mix.scratch)))
         )

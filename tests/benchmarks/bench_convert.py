@@ -55,6 +55,7 @@ def convert_ours(root: Path, out: Path, *, num_workers: int) -> Spent:
     from vlm_catalogs.source import I4Source
     from vlm_prep.convert import ConvertTask
     from vlm_prep.i4_inputs import plan_i4
+    from vlm_prep.part_store import LocalStore
     from vlm_prep.raw_sample import Limits
     from vlm_prep.workers import run_tasks
 
@@ -67,6 +68,7 @@ def convert_ours(root: Path, out: Path, *, num_workers: int) -> Spent:
             source=source,
             file_format="i4",
             part=part,
+            store=LocalStore(out),
             layout=out / "layout",
             staging=out / "staging",
             scratch=out / "staging",

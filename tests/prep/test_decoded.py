@@ -15,10 +15,13 @@ from vlm_catalogs.errors import DataError
 from vlm_catalogs.tables import DECODED
 from vlm_prep.decoded import DecodeTask, decode, decode_part, image_facts, video_facts
 from vlm_prep.fact_files import DECODED_NAME
+from vlm_prep.part_store import LocalStore
 from vlm_prep.picture_facts import perceptual_hash, picture_facts
 
 PICTURES = sorted((Path(__file__).parents[1] / "demo_data" / "jsonl" / "media").rglob("*.*"))
 PICTURES = [path for path in PICTURES if path.suffix in (".jpg", ".png", ".webp")]
+
+HERE = LocalStore(Path("shards"))
 
 
 def part_of(dataset: str) -> Path:
@@ -28,7 +31,7 @@ def part_of(dataset: str) -> Path:
 
 @pytest.mark.parametrize("dataset", ["demo_photos", "demo_clipart", "demo_video"])
 def test_a_part_has_a_row_for_each_medium_in_order(built: Path, dataset: str) -> None:
-    table, media = decode_part(part_of(dataset)), pq.read_table(part_of(dataset) / "media.parquet")
+    table, media = decode_part(part_of(dataset), HERE), pq.read_table(part_of(dataset) / "media.parquet")
     assert table.schema == DECODED
     copied = ["sample_key", "position", "name", "xxh3_128", "kind"]
     assert table.select(copied).equals(media.select(copied))
@@ -43,9 +46,9 @@ def test_facts_are_published_beside_a_part_that_stays_as_it_is(built: Path) -> N
     folder = part_of("demo_photos")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     for _ in range(2):
-        decode(DecodeTask(folder=folder, staging=built))
+        decode(DecodeTask(folder=folder, store=HERE, staging=built))
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    assert pq.read_table(folder / DECODED_NAME).equals(decode_part(folder))
+    assert pq.read_table(folder / DECODED_NAME).equals(decode_part(folder, HERE))
 
 
 def test_a_medium_that_is_not_what_its_hash_says_stops_the_build(built: Path) -> None:
@@ -55,7 +58,7 @@ def test_a_medium_that_is_not_what_its_hash_says_stops_the_build(built: Path) ->
     content[(row["byte_begin"] + row["byte_end"]) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DataError, match="image_0 is not what its hash says"):
-        decode_part(part_of("demo_photos"))
+        decode_part(part_of("demo_photos"), HERE)
 
 
 def is_refused(work: Any) -> bool:

@@ -13,12 +13,14 @@ from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.manifest import current_mix
 from vlm_prep.build import build_mix
+from vlm_prep.part_store import LocalStore
 from vlm_prep.prune import delete_parts, find_loose_parts
 from vlm_prep.staging import staging_folder
 from vlm_prep.verify import verify
 
 COMMAND = Path(sys.executable).parent / "vlm-prep"
 SHARDS, MIXES = Path("shards"), Path("mixes")
+HERE = LocalStore(SHARDS)
 
 
 def files() -> set[Path]:
@@ -48,17 +50,17 @@ def drop_old_mixes() -> None:
 
 
 def test_a_part_of_an_older_version_of_a_mix_stays(grown: tuple[Path, Path]) -> None:
-    assert find_loose_parts(SHARDS, [MIXES]) == []
+    assert find_loose_parts(HERE, [str(MIXES)]) == []
     drop_old_mixes()
-    assert [part.folder for part in find_loose_parts(SHARDS, [MIXES])] == [grown[0]]
+    assert [part.folder for part in find_loose_parts(HERE, [str(MIXES)])] == [grown[0]]
 
 
 def test_listing_deletes_nothing_and_delete_deletes_just_that(grown: tuple[Path, Path]) -> None:
     drop_old_mixes()
     before = files()
-    parts = find_loose_parts(SHARDS, [MIXES])
+    parts = find_loose_parts(HERE, [str(MIXES)])
     assert files() == before
-    delete_parts(SHARDS, parts)
+    delete_parts(HERE, parts)
     gone = before - files()
     assert {path.parts[-2] if path.suffix == ".mds" else path.parts[-3] for path in gone} >= {grown[0].name}
     assert {path for path in gone if "sources" not in path.parts} == {p for p in before if grown[0] in p.parents}
@@ -71,9 +73,9 @@ def test_the_view_goes_back_to_a_version_that_is_left(grown: tuple[Path, Path]) 
     for version in (current_mix(MIXES / "mix"),):
         shutil.rmtree(version)
     (MIXES / "mix" / "current.json").unlink()
-    parts = find_loose_parts(SHARDS, [MIXES])
+    parts = find_loose_parts(HERE, [str(MIXES)])
     assert [part.folder for part in parts] == [grown[1]]
-    delete_parts(SHARDS, parts)
+    delete_parts(HERE, parts)
     assert verify("shards", num_workers=1).findings == ()
     assert json.loads((grown[0].parents[1] / "index.json").read_text())["shards"][0]["samples"] == 1
 
@@ -83,8 +85,8 @@ def test_mixes_of_several_folders_count(built: Path) -> None:
     for version in MIXES.glob("mix/*"):
         shutil.rmtree(version) if version.is_dir() else version.unlink()
     with pytest.raises(ConfigError, match="mixes: no mix here"):
-        find_loose_parts(SHARDS, [MIXES])
-    assert find_loose_parts(SHARDS, [Path("elsewhere")]) == []
+        find_loose_parts(HERE, [str(MIXES)])
+    assert find_loose_parts(HERE, ["elsewhere"]) == []
 
 
 @pytest.mark.parametrize("content", ["{", None])
@@ -103,14 +105,14 @@ def test_a_manifest_that_cannot_be_read_stops_it(built: Path, content: str | Non
 @pytest.mark.parametrize(("shards", "mixes"), [("nowhere", "mixes"), ("shards/demo_photos", "mixes"), ("shards", "no")])
 def test_a_wrong_folder_is_a_config_error(built: Path, shards: str, mixes: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(mixes if mixes == "no" else shards)):
-        find_loose_parts(Path(shards), [Path(mixes)])
+        find_loose_parts(LocalStore(Path(shards)), [mixes])
 
 
 def test_nothing_is_deleted_while_a_build_is_at_work(grown: tuple[Path, Path]) -> None:
     drop_old_mixes()
     before = files()
     with staging_folder(SHARDS), pytest.raises(DataError, match="a build is at work here"):
-        delete_parts(SHARDS, find_loose_parts(SHARDS, [MIXES]))
+        delete_parts(HERE, find_loose_parts(HERE, [str(MIXES)]))
     assert files() == before
 
 

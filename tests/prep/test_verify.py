@@ -267,7 +267,7 @@ def test_whatever_is_changed_there_is_a_finding_and_never_a_crash(built: Path, s
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("path", ["nowhere", "tiny", "s3://bucket/shards", "tiny/config.json"])
+@pytest.mark.parametrize("path", ["nowhere", "tiny", "s3:///shards", "tiny/config.json"])
 def test_a_wrong_path_is_a_config_error(built: Path, path: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(path)):
         verify(path)

@@ -14,6 +14,7 @@ from vlm_prep.build import build_mix
 from vlm_prep.build_plan import plan_build
 from vlm_prep.disk_room import check_room, fetched_bytes
 from vlm_prep.estimate import Estimate, estimate
+from vlm_prep.part_store import LocalStore
 from vlm_prep.parts import PartInput, plan_part
 from vlm_prep.raw_sample import Limits
 from vlm_prep.select import open_index
@@ -142,5 +143,7 @@ def test_scratch_holds_one_fetched_part_for_each_worker() -> None:
         plan_part([part(path, size)])
         for path, size in [("s3://b/1", 5), ("s3://b/2", 7), ("/local", 90), ("s3://b/3", 1)]
     )
-    plan = SourcePlan(source=source, file_format="webdataset", layout=Path("none"), parts=parts)
+    nowhere = Path("none")
+    store = LocalStore(nowhere)
+    plan = SourcePlan(source=source, file_format="webdataset", store=store, layout=nowhere, parts=parts)
     assert [fetched_bytes([plan], num_workers=number) for number in (1, 2, 9)] == [7, 12, 13]

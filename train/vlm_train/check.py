@@ -105,7 +105,7 @@ def describe_mix(config: Config) -> list[str]:
         for one in mix.manifest.datasets
     ]
     held_out = describe_held_out(config, mix)
-    return [f"mix: {mix.folder}", *shares, f"plan: {plan.describe()}", *([held_out] if held_out else [])]
+    return [f"mix: {mix.place}", *shares, f"plan: {plan.describe()}", *([held_out] if held_out else [])]
 
 
 def _said(print_it: Callable[[], None]) -> list[str]:

@@ -13,11 +13,8 @@ import pyarrow.parquet as pq
 from vlm_catalogs.config import Config, load_config
 from vlm_catalogs.console import fact, note, result
 from vlm_catalogs.errors import ConfigError, DataError
-from vlm_catalogs.layout import part_folder
-from vlm_catalogs.manifest import Manifest, read_manifest
 from vlm_train.metrics import METRICS_FILE, read_metrics
-from vlm_train.open_mix import OpenMix
-from vlm_train.sample_store import SampleStore
+from vlm_train.open_mix import open_version
 from vlm_train.start import CONFIG_FILE, mix_of_run
 
 WINDOW = 200
@@ -82,11 +79,10 @@ def explain_run(run: Path, *, step: int | None, spikes: bool, as_json: bool, she
 
 def _write_sheet(sheet: Path, run: Path, explained: Sequence[ExplainedStep]) -> None:
     from vlm_train.explain_sheet import write_sheet
+    from vlm_train.open_store import open_for_few
 
     config = load_config(run / CONFIG_FILE)
-    folder = Path(config.mix.root) / config.mix_name / mix_of_run(run)
-    mix = OpenMix(folder=folder, manifest=read_manifest(folder))
-    write_sheet(sheet, run, explained, SampleStore(mix))
+    write_sheet(sheet, run, explained, open_for_few(config, open_version(config, mix_of_run(run))))
     fact(f"picture sheet: {sheet}")
 
 
@@ -172,21 +168,15 @@ def _losses(run: Path, epoch: int, epoch_step: int) -> dict[tuple[int, int], tup
 
 def _origins(config: Config, mix: str, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     """(dataset, sample id) -> tar or file and member, from the index of the mix that the run pinned."""
-    folder = Path(config.mix.root) / config.mix_name / mix
-    manifest = read_manifest(folder)
+    opened = open_version(config, mix)
     origins = {}
     for dataset, part in sorted({(row["dataset"], row["part"]) for row in rows}):
-        path = part_folder(_layout(folder, manifest, dataset), part) / "samples.parquet"
+        path = opened.samples_table(dataset, part)
         ids = [row["sample_id"] for row in rows if (row["dataset"], row["part"]) == (dataset, part)]
         columns = ["sample_id", "source_uri", "member"]
         for one in pq.read_table(path, columns=columns, filters=[("sample_id", "in", ids)]).to_pylist():
             origins[dataset, one["sample_id"]] = f"{one['source_uri']} {one['member'] or ''}".strip()
     return origins
-
-
-def _layout(folder: Path, manifest: Manifest, name: str) -> Path:
-    dataset = next(one for one in manifest.datasets if one.name == name)
-    return (folder / dataset.shards).resolve()
 
 
 def _explained(

@@ -62,8 +62,8 @@ def _find(selection: pa.Table, sample: str | None) -> dict[str, Any]:
 
 
 def _read(mix: OpenMix, row: dict[str, Any]) -> Sample:
-    reader = ShardReader(mix.part(row["dataset"], row["part"]) / shard_name(row["shard"]))
-    return reader.read(row["index_in_shard"])
+    with mix.copies.fetched(mix.part(row["dataset"], row["part"]) / shard_name(row["shard"])) as shard:
+        return ShardReader(shard).read(row["index_in_shard"])
 
 
 def _as_json(row: dict[str, Any], rendered: Rendered, renderer: Renderer) -> dict[str, Any]:

@@ -13,7 +13,18 @@ from vlm_catalogs.config import Config, mix_settings
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, part_folder
-from vlm_catalogs.manifest import Manifest, MixDataset, current_mix, read_manifest
+from vlm_catalogs.manifest import SELECTION_FILE, Manifest, MixDataset, read_manifest
+from vlm_catalogs.mix_place import (
+    bring_parts,
+    bring_version,
+    copies_of,
+    copying_alone,
+    find_current,
+    layout_folder,
+    mix_root,
+    pinned_parts,
+)
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.object_store import S3Location
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_train.draws import DatasetToDraw
@@ -25,8 +36,15 @@ class OpenMix:
 
     folder: Path
     manifest: Manifest
+    copies: ObjectCopies = field(default_factory=lambda: copies_of(None))
+    """Of the index files of what lies in an object store."""
     remote: Mapping[str, S3Location] = field(default_factory=dict)
     """Dataset -> its layout in an object store, where the shards lie there; its index stands in ``layout`` as ever."""
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+        return self.copies.shown(self.folder)
 
     def dataset(self, name: str) -> MixDataset:
         """The dataset called ``name``."""
@@ -34,11 +52,18 @@ class OpenMix:
 
     def layout(self, dataset: MixDataset) -> Path:
         """The folder ``shards/<dataset>/<layout>``."""
-        return (self.folder / dataset.shards).resolve()  # messages name it, so no ".." in it
+        return layout_folder(self.folder, dataset, self.copies)
 
     def part(self, dataset: str, part: str) -> Path:
         """The folder of one part of ``dataset``."""
         return part_folder(self.layout(self.dataset(dataset)), part)
+
+    def samples_table(self, dataset: str, part: str) -> Path:
+        """samples.parquet of one part, copied here where it lies in a store. Raises DataError or StorageError."""
+        folder = self.part(dataset, part)
+        pins = [(folder, pin) for pin in self.dataset(dataset).parts if pin.name == part]
+        bring_parts(pins, self.copies, tables=["samples.parquet"])
+        return folder / "samples.parquet"
 
 
 def open_mix(config: Config) -> OpenMix:
@@ -46,16 +71,35 @@ def open_mix(config: Config) -> OpenMix:
 
     Raises ConfigError when the TOML asks for another mix than was built, DataError when there is none or it is damaged.
     """
-    folder = current_mix(Path(config.mix.root) / config.mix_name)
-    manifest = read_manifest(folder)
+    copies = copies_of(config)
+    mix = _open(find_current(mix_root(config, copies), copies), copies)
+    folder, manifest = mix.folder, mix.manifest
     differences = setting_differences(manifest.settings, mix_settings(config))
     if differences:
         raise ConfigError(
-            f"{folder}: this mix was built from other settings:\n  "
+            f"{mix.place}: this mix was built from other settings:\n  "
             + "\n  ".join(differences)
             + f"\nbuild it again: vlm-prep build-mix {config.path}"
         )
-    return OpenMix(folder=folder, manifest=manifest)
+    if mix.remote:
+        with copying_alone(copies):  # the other ranks of this machine find what the first has brought
+            bring_parts(pinned_parts(folder, manifest, copies), copies, tables=())
+    return mix
+
+
+def open_version(config: Config, fingerprint: str) -> OpenMix:
+    """A version of the mix of ``config``, whatever its settings are now. Raises DataError or StorageError."""
+    copies = copies_of(config)
+    folder = mix_root(config, copies) / fingerprint
+    bring_version(folder, copies)
+    return _open(folder, copies)
+
+
+def _open(folder: Path, copies: ObjectCopies) -> OpenMix:
+    manifest = read_manifest(folder)
+    layouts = {dataset.name: layout_folder(folder, dataset, copies) for dataset in manifest.datasets}
+    remote = {name: copies.location(layout) for name, layout in layouts.items() if copies.has_place_for(layout)}
+    return OpenMix(folder=folder, manifest=manifest, copies=copies, remote=remote)
 
 
 def setting_differences(built: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
@@ -110,7 +154,7 @@ def held_out_datasets(mix: OpenMix) -> list[DatasetToDraw]:
 
 
 def _selected(mix: OpenMix, split: str) -> pa.Table:
-    path = mix.folder / "selection.parquet"
+    path = mix.folder / SELECTION_FILE
     _check_hash(path, mix.manifest.selection_xxh3_128)
     selection = pq.read_table(path)
     return selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], split)))

@@ -1,10 +1,10 @@
 """What reads the samples of a run, set up as its TOML says, and what reading cost."""
 
+from dataclasses import replace
 from math import ceil
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
-from vlm_catalogs.object_store import ObjectStore
 from vlm_train.open_mix import OpenMix
 from vlm_train.ranks import Ranks
 from vlm_train.remote_shards import RemoteShards
@@ -22,7 +22,16 @@ def open_store(config: Config, mix: OpenMix, plan: RunPlan, ranks: Ranks) -> Sam
         return SampleStore(mix)
     ahead = steps_ahead(config, rows_per_step=plan.order.rows_per_step, num_ranks=ranks.size)
     fact(f"shards: fetched as {config.stream.fetch} into {config.stream.cache}")
-    return SampleStore(mix, RemoteShards(mix, ObjectStore(None), config.stream, steps_ahead=ahead))
+    return SampleStore(mix, RemoteShards(mix, mix.copies.objects, config.stream, steps_ahead=ahead))
+
+
+def open_for_few(config: Config, mix: OpenMix) -> SampleStore:
+    """What reads single samples, with nothing around them. Raises ConfigError as ``open_store``."""
+    if not mix.remote:
+        return SampleStore(mix)
+    return SampleStore(
+        mix, RemoteShards(mix, mix.copies.objects, replace(config.stream, fetch="ranges", fetch_ahead=0))
+    )
 
 
 def steps_ahead(config: Config, *, rows_per_step: int, num_ranks: int) -> int:

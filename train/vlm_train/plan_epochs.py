@@ -169,7 +169,7 @@ def _report(
 ) -> PlanReport:
     steps = sum(one.steps for one in epochs)
     return PlanReport(
-        mix=str(mix.folder),
+        mix=mix.place,
         epochs_folder=str(Path(config.train.output_dir) / "epochs") if writes else None,
         rows_per_step=shape.rows_per_step,
         rows_per_rank=shape.rows_per_step // shape.num_ranks,

@@ -56,7 +56,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     start = decide_start(config, resume=resume, fingerprint=fingerprint)
     ranks.wait()  # all have looked before the first one writes
     fact(f"mode: {describe_mode(config)}")
-    fact(f"mix: {mix.folder}, {len(datasets)} datasets")
+    fact(f"mix: {mix.place}, {len(datasets)} datasets")
     fact(f"plan: {plan.describe()}")
     if held_out := describe_held_out(config, mix):
         fact(held_out)

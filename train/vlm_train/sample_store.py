@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.errors import DataError, StorageError, UserError
 from vlm_catalogs.layout import read_part, shard_name
 from vlm_catalogs.object_store import S3Location
 from vlm_catalogs.sample import Sample
@@ -182,11 +182,11 @@ class SampleStore:
 
     def _same_shard(self, row: PlannedRow) -> list[dict[str, Any]]:
         """The samples beside ``row``; none where the index is damaged too: the first damage is said all the same."""
-        path = self._mix.part(row.dataset, row.part) / "samples.parquet"
         filters = [("shard", "=", row.shard), ("status", "=", "kept")]
         try:
+            path = self._mix.samples_table(row.dataset, row.part)
             table = pq.read_table(path, columns=["sample_id", "source_uri", "member"], filters=filters)
-        except (OSError, pa.ArrowException):
+        except (UserError, OSError, pa.ArrowException):
             return []
         return table.to_pylist()  # type: ignore[no-any-return]
 

@@ -82,7 +82,7 @@ class ShardPieces:
 
     def _read_spans(self, dataset: str, part: str) -> tuple[list[int], Numbers]:
         """(first line of each shard, begin and end of each sample in its shard) of a part, in the order of places."""
-        path = self._mix.part(dataset, part) / "samples.parquet"
+        path = self._mix.samples_table(dataset, part)
         columns = ["shard", "index_in_shard", "byte_begin", "byte_end"]
         try:
             table = pq.read_table(path, columns=columns, filters=[("status", "=", "kept")])

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from vlm_catalogs.config.sections import Config, DuplicatesSection, EvalSection, SelectSection
+from vlm_catalogs.config.sections import Config
+from vlm_catalogs.config.select_section import DuplicatesSection, EvalSection, SelectSection
 from vlm_catalogs.model_family import find_family
 
 

@@ -5,7 +5,8 @@ import re
 
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.problems import Problems
-from vlm_catalogs.config.sections import Config, DatasetSection, EvalSection, MixSource, SelectSection
+from vlm_catalogs.config.sections import Config, DatasetSection, MixSection, MixSource
+from vlm_catalogs.config.select_section import EvalSection, SelectSection
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
 
@@ -23,6 +24,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_patterns(config, problems)
     _check_adapters(config, problems)
     _check_names(config, problems)
+    _check_places(config.mix, problems)
     for number, source in enumerate(config.mix.source):
         _check_source(source, f"mix.source[{number}]", problems)
     _check_select(config.mix.select, problems)
@@ -103,6 +105,15 @@ def _check_names(config: Config, problems: Problems) -> None:
     ):
         if not value.strip():
             problems.add(key, "expected a path, got an empty string")
+
+
+def _check_places(mix: MixSection, problems: Problems) -> None:
+    """What is in S3 is read on other machines too, so it cannot lead to a folder of this one."""
+    for key, place in (("mix.root", mix.root), ("mix.shards", mix.shards)):
+        if place.startswith("s3://") and not place.removeprefix("s3://").partition("/")[0]:
+            problems.add(key, f"expected s3://bucket/prefix, got {place!r}")
+    if mix.root.startswith("s3://") and not mix.shards.startswith("s3://"):
+        problems.add("mix.shards", f"expected s3://bucket/prefix, since mix.root is in S3, got {mix.shards!r}")
 
 
 def _is_folder_name(name: str) -> bool:

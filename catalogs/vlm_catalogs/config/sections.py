@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.parallelism_section import ParallelismSection
+from vlm_catalogs.config.select_section import SelectSection
 from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.config.values import Beta, Bound, Count, Dtype, Fraction, NonNegative, Positive, PositiveCount
 
@@ -259,66 +260,19 @@ class MixSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DuplicatesSection:
-    """[mix.select.duplicates]: of samples that are alike, one stays."""
-
-    by: Literal["none", "text", "media", "both"] = "none"
-    """What must be equal, exactly: the conversation, all media in order, or the two together."""
-    near: Annotated[int | None, Bound(low=0, high=3)] = None
-    """Pictures count as equal too when their perceptual hashes (64 bits) differ by so many bits; None: bytes only."""
-    across: bool = True
-    """Look over all datasets; false looks inside each."""
-    priority: tuple[str, ...] = ()
-    """Datasets whose samples stay before those of others, the first before the second."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalSection:
-    """[mix.select.eval]: samples that are held out for validation; samples that share a medium stay together."""
-
-    fraction: Annotated[float | None, Bound(above=0, below=1)] = None
-    """Of what each dataset has left."""
-    num_samples: PositiveCount | None = None
-    """Of each dataset, instead of a fraction."""
-    datasets: tuple[str, ...] = ()
-    """Empty is all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectSection:
-    """[mix.select]: which converted samples the mix uses."""
-
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Name -> SQL condition on a sample; one that is not true leaves it out, with the reason ``where:<name>``."""
-    dataset_where: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Dataset -> conditions as in ``where``, for its samples only."""
-    tables: Mapping[str, str] = field(default_factory=dict)
-    """Name -> Parquet, CSV or JSONL file with dataset, sample_id and columns that conditions may name."""
-    include: tuple[str, ...] = ()
-    """Files that list dataset and sample_id; samples that none of them names leave."""
-    exclude: tuple[str, ...] = ()
-    """Files that list dataset and sample_id of samples that leave."""
-    held_out: tuple[str, ...] = ()
-    """Mixes, shards or files of hashes; samples that share a medium with them leave (those without media: the text)."""
-    max_samples: Mapping[str, PositiveCount] = field(default_factory=dict)
-    """Dataset -> the most samples that train has of it."""
-    max_tokens: Mapping[str, PositiveCount] = field(default_factory=dict)
-    """Dataset -> the most tokens that train has of it."""
-    fractions: Mapping[str, Annotated[float, Bound(above=0, high=1)]] = field(default_factory=dict)
-    """Dataset -> the fraction of its usable samples that train has."""
-    duplicates: DuplicatesSection = DuplicatesSection()
-    eval: EvalSection = EvalSection()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MixSection:
     """[mix]: what the mix is made of, and where it lies."""
 
     root: str = "mixes"
+    """Folder of mixes, also s3://bucket/prefix."""
     name: str = ""
     """Folder of the mix under root; the loader fills it with the file's stem."""
     shards: str = "shards"
-    """Folder of converted sources; mixes share it."""
+    """Folder of converted sources, also s3://bucket/prefix; mixes share it."""
+    s3_credentials_path: str | None = None
+    """As ``[custom] s3_credentials_path``, for root and shards in S3; None is that file, else boto3's own chain."""
+    s3_cache: str = "s3_cache"
+    """Folder for root and shards in S3: copies of their index files, and parts on their way there."""
     i4_root: str | None = None
     """A local mirror of the i4 bucket."""
     source: tuple[MixSource, ...] = ()
@@ -350,7 +304,7 @@ class MixSection:
     max_memory: str | None = None
     """Such as "8GB": DuckDB gets three quarters of it, and one converting process is allowed for each GB."""
     fetch_media: bool = False
-    select: SelectSection = SelectSection()
+    select: SelectSection = field(default_factory=SelectSection)
     audit: AuditSection = field(default_factory=AuditSection)
 
 

@@ -11,6 +11,9 @@ import duckdb
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.console import Progress
 from vlm_catalogs.errors import ConfigError, StorageError
+from vlm_catalogs.manifest import AUDIT_FILE
+from vlm_catalogs.mix_place import copies_of
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.ask import plain_value
 from vlm_prep.audit.findings import (
     CLEAN,
@@ -27,21 +30,20 @@ from vlm_prep.audit.views import create_audit_views, why_missing
 from vlm_prep.index_files import IndexFiles, find_index
 from vlm_prep.safe_sql import lock_to_files
 from vlm_prep.sql_views import create_views
-from vlm_prep.staging import publish_text, staging_folder
+from vlm_prep.stores import store_at
 
 SHOWN_ROWS = 20
-AUDIT_FILE = "audit.json"
 NO_ROOM = (duckdb.OutOfMemoryException, duckdb.IOException)
 
 
-def run_audit(path: str, *, section: AuditSection | None = None) -> Audit:
+def run_audit(path: str, *, section: AuditSection | None = None, copies: ObjectCopies | None = None) -> Audit:
     """Every query, asked of the index of a mix, a version, shards, a CONFIG (its mix) or a run.
 
     A query that is broken takes no other with it. Raises ConfigError for a PATH, a folder of queries or a threshold
     that is none, DataError for an index that is not whole, StorageError when neither memory nor disk has room.
     """
     section = section or AuditSection()
-    files = find_index(path)
+    files = find_index(path, copies=copies)
     queries, broken = read_queries([Path(folder) for folder in section.queries])
     queries = with_thresholds(queries, section.thresholds)
     findings = in_order([*broken, *_ask_all(files, queries, section)])
@@ -49,14 +51,15 @@ def run_audit(path: str, *, section: AuditSection | None = None) -> Audit:
     return Audit(findings=findings, fail_at={**FAIL_AT, **section.fail_at}, mix=mix)
 
 
-def write_audit(audit: Audit) -> Path | None:
-    """Put ``audit.json`` beside the manifest of the mix, if it is of a mix. Raises StorageError."""
+def write_audit(audit: Audit, *, copies: ObjectCopies | None = None) -> str | None:
+    """Put ``audit.json`` beside the manifest of the mix, if it is of a mix; where. Raises StorageError."""
     if audit.mix is None:
         return None
     target = audit.mix / AUDIT_FILE
-    with staging_folder(audit.mix.parent) as staging:
-        publish_text(audit.as_json(), target, staging=staging)
-    return target
+    store = store_at(audit.mix.parent, copies or copies_of(None))
+    with store.staging() as staging:
+        store.publish_text(audit.as_json(), target, staging=staging)
+    return store.shown(target)
 
 
 def read_queries(folders: Sequence[Path] = ()) -> tuple[list[Query], list[AuditFinding]]:

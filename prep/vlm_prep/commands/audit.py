@@ -40,25 +40,24 @@ def add(commands: "Commands") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The exit code."""
     from dataclasses import replace
-    from pathlib import Path
 
     from vlm_catalogs.config.audit_section import AuditSection
 
     config = _config(arguments)
     section = AuditSection() if config is None else config.mix.audit
     section = replace(section, queries=(*section.queries, *arguments.queries))
-    path = arguments.path
-    if config is not None:
-        from vlm_catalogs.manifest import current_mix
+    from vlm_catalogs.mix_place import copies_of, find_current, mix_root
 
-        path = str(current_mix(Path(config.mix.root) / config.mix_name))
+    path, copies = arguments.path, copies_of(config)
+    if config is not None:
+        path = copies.shown(find_current(mix_root(config, copies), copies))
     from vlm_prep.audit import run_audit, write_audit
     from vlm_prep.audit.shown import broken_text, findings_text, summary
 
-    audit = run_audit(path, section=section)
+    audit = run_audit(path, section=section, copies=copies)
     result(audit.as_json().rstrip() if arguments.json else findings_text(audit))
     fact(summary(audit))
-    if (written := write_audit(audit)) is not None:
+    if (written := write_audit(audit, copies=copies)) is not None:
         fact(f"audit: {written}")
     for text in broken_text(audit):
         note(text)

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
     # Heavy imports come only now: --help and a wrong TOML answer at once.
     from vlm_catalogs.manifest import read_manifest
+    from vlm_catalogs.mix_place import copies_of
     from vlm_prep.after_build import audit_and_report
     from vlm_prep.build import build_mix
 
@@ -56,8 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _dry_run(config)
     version = build_mix(config, refresh=arguments.refresh)
     result(_mix_table(read_manifest(version)))
-    result(f"mix: {version}")
-    audit_and_report(version, config.mix.audit)
+    copies = copies_of(config)
+    result(f"mix: {copies.shown(version)}")
+    audit_and_report(version, config.mix.audit, copies=copies)
     return 0
 
 

@@ -1,7 +1,6 @@
 """vlm-prep prune SHARDS --mixes DIR..."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, fact, result
@@ -18,9 +17,9 @@ def add(commands: "Commands") -> None:
         description="List parts that no version of any mix under the given folders pins. Nothing else is ever deleted.",
         epilog="example: vlm-prep prune shards --mixes mixes other_team/mixes",
     )
-    prune.add_argument("shards", type=Path, metavar="SHARDS", help="the folder of converted sources")
+    prune.add_argument("shards", metavar="SHARDS", help="the folder of converted sources, or s3://bucket/prefix")
     prune.add_argument(
-        "--mixes", type=Path, nargs="+", required=True, metavar="DIR", help="every folder whose mixes use these shards"
+        "--mixes", nargs="+", required=True, metavar="DIR", help="every folder whose mixes use these shards"
     )
     prune.add_argument("--delete", action="store_true", help="delete what is listed (default: only list it)")
     prune.set_defaults(run=run)
@@ -28,13 +27,14 @@ def add(commands: "Commands") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The exit code."""
-    from vlm_prep.prune import delete_parts, find_loose_parts
+    from vlm_prep.prune import delete_parts, find_loose_parts, open_shards
 
-    parts = find_loose_parts(arguments.shards, arguments.mixes)
+    store = open_shards(arguments.shards)
+    parts = find_loose_parts(store, arguments.mixes)
     if arguments.delete:
-        delete_parts(arguments.shards, parts)
+        delete_parts(store, parts)
     for part in parts:
-        result(f"{part.folder}  {part.bytes / 1e6:,.1f} MB")
+        result(f"{store.shown(part.folder)}  {part.bytes / 1e6:,.1f} MB")
     done = "deleted" if arguments.delete else "can be deleted with --delete"
     fact(f"prune: {len(parts):,} parts, {sum(part.bytes for part in parts) / 1e6:,.1f} MB {done}")
     return DONE

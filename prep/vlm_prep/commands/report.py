@@ -30,10 +30,12 @@ def add(commands: "Commands") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The exit code."""
     from vlm_prep.report import PageLimits, write_report
+    from vlm_prep.verify.targets import copies_for
 
     asked = {"num_samples": arguments.samples, "num_thumbnails": arguments.thumbnails}
     limits = PageLimits(**{name: number for name, number in asked.items() if number is not None})
     if arguments.max_mb is not None:
         limits = limits.of_bytes(arguments.max_mb * 1_000_000)
-    result(str(write_report(arguments.mix, target=arguments.output, limits=limits)))
+    written = write_report(arguments.mix, target=arguments.output, limits=limits)
+    result(copies_for(arguments.mix).shown(written))
     return DONE

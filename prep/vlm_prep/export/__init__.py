@@ -13,12 +13,13 @@ from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.hashing import content_hash, file_hash
 from vlm_catalogs.layout import part_folder, shard_name
 from vlm_catalogs.manifest import Manifest, MixDataset, read_manifest
+from vlm_catalogs.mix_place import bring_parts, layout_folder, pinned_parts
 from vlm_catalogs.sample import Sample
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.export.jsonl import write_jsonl
 from vlm_prep.export.webdataset import write_webdataset
 from vlm_prep.staging import STAGING, staging_folder
-from vlm_prep.verify.targets import find_target
+from vlm_prep.verify.targets import Target, find_target
 
 WRITERS = {"jsonl": write_jsonl, "webdataset": write_webdataset}
 META_FILE = "meta.json"
@@ -29,18 +30,20 @@ def export_mix(path: str, folder: Path, *, file_format: str) -> int:
 
     Raises ConfigError for a wrong path or a folder in use, DataError for a mix that is damaged, StorageError.
     """
-    mix = find_target(path).mix
+    target = find_target(path)
+    mix = target.mix
     if mix is None:
         raise ConfigError(f"{path}: converted sources; name a mix, since a mix says which samples are selected")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: exists and is not an empty folder; name another one")
     manifest = read_manifest(mix)
+    bring_parts(pinned_parts(mix, manifest, target.copies), target.copies, tables=())
     parent = folder.absolute().parent
     with staging_folder(parent) as staging:
         staged = staging / "export"
         staged.mkdir()
         try:
-            num_samples = _write(mix, manifest, staged, file_format)
+            num_samples = _write(target, mix, manifest, staged, file_format)
             if folder.exists():
                 folder.rmdir()
             staged.rename(folder)
@@ -52,11 +55,11 @@ def export_mix(path: str, folder: Path, *, file_format: str) -> int:
     return num_samples
 
 
-def _write(mix: Path, manifest: Manifest, staged: Path, file_format: str) -> int:
+def _write(target: Target, mix: Path, manifest: Manifest, staged: Path, file_format: str) -> int:
     numbers = {dataset.name: dataset.num_selected for dataset in manifest.datasets}
     with Progress("export", total=sum(numbers.values())) as progress:
         for dataset in manifest.datasets:
-            samples = _selected(mix, manifest, dataset, progress)
+            samples = _selected(target, mix, manifest, dataset, progress)
             left_out = WRITERS[file_format](dataset.name, samples, staged)
             if left_out:
                 note(
@@ -72,7 +75,9 @@ def _write(mix: Path, manifest: Manifest, staged: Path, file_format: str) -> int
     return sum(numbers.values())
 
 
-def _selected(mix: Path, manifest: Manifest, dataset: MixDataset, progress: Progress) -> Iterator[Sample]:
+def _selected(
+    target: Target, mix: Path, manifest: Manifest, dataset: MixDataset, progress: Progress
+) -> Iterator[Sample]:
     """The selected train samples of one dataset, in source order. Raises DataError for what is not as it was built."""
     path = mix / "selection.parquet"
     if not path.is_file() or file_hash(path) != manifest.selection_xxh3_128:
@@ -84,12 +89,13 @@ def _selected(mix: Path, manifest: Manifest, dataset: MixDataset, progress: Prog
         chosen = rows.filter(pc.equal(rows["part"], part.name)).sort_by(
             [("shard", "ascending"), ("index_in_shard", "ascending")]
         )
-        folder = part_folder((mix / dataset.shards).resolve(), part.name)
+        folder = part_folder(layout_folder(mix, dataset, target.copies), part.name)
         for shard in pc.unique(chosen["shard"]).to_pylist():
             indexes = chosen.filter(pc.equal(chosen["shard"], shard))["index_in_shard"].to_pylist()
-            for sample in _read(folder / shard_name(shard), indexes):
-                yield sample
-                progress.advance()
+            with target.copies.fetched(folder / shard_name(shard)) as path:
+                for sample in _read(path, indexes):
+                    yield sample
+                    progress.advance()
 
 
 def _read(path: Path, indexes: list[int]) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ import duckdb
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.manifest import Manifest
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.page import page_html
 from vlm_prep.index_files import IndexFiles, find_index
 from vlm_prep.report.findings import named_samples, read_findings
@@ -21,7 +22,8 @@ from vlm_prep.report.samples import Chosen, choose_samples
 from vlm_prep.report.thumbnails import make_thumbnails, plan_pictures
 from vlm_prep.select import open_index
 from vlm_prep.sql_views import create_views
-from vlm_prep.staging import STAGING, publish_text, staging_folder
+from vlm_prep.staging import STAGING
+from vlm_prep.stores import store_at
 
 REPORT_FILE = "report.html"
 
@@ -41,13 +43,19 @@ class PageLimits:
         return replace(self, text_bytes=4 * total // 7, thumbnail_bytes=3 * total // 7)
 
 
-def write_report(path: str, *, target: Path | None = None, limits: PageLimits | None = None) -> Path:
+def write_report(
+    path: str,
+    *,
+    target: Path | None = None,
+    limits: PageLimits | None = None,
+    copies: ObjectCopies | None = None,
+) -> Path:
     """The page of a mix, at ``target`` or as ``report.html`` in the folder of the version.
 
     Raises ConfigError for a path that is no mix or a target that exists, DataError for a mix that is not whole,
     StorageError.
     """
-    files = find_index(path)
+    files = find_index(path, copies=copies)
     if files.mix is None:
         raise ConfigError(f"{path}: converted sources; name a mix, since a report is about a mix")
     if target is not None and target.exists():
@@ -55,8 +63,9 @@ def write_report(path: str, *, target: Path | None = None, limits: PageLimits | 
     text = report_page(files, limits or PageLimits())
     where = files.mix / REPORT_FILE if target is None else target.absolute()
     root = files.mix.resolve().parent if target is None else where.parent
-    with staging_folder(root) as staging:
-        publish_text(text, where, staging=staging)
+    store = store_at(root, files.copies)
+    with store.staging() as staging:
+        store.publish_text(text, where, staging=staging)
     if target is not None:
         with suppress(OSError):  # another command may be at work there
             (root / STAGING).rmdir()
@@ -110,7 +119,7 @@ def _samples(files: IndexFiles, chosen: Chosen, limits: PageLimits) -> dict[str,
     folders = {(part.record.dataset, part.record.name): part.folder for part in files.parts}
     media = [len(row["media"]) for row in chosen.rows]
     planned = plan_pictures(folders, chosen.places, media, most=limits.num_thumbnails)
-    thumbnails = make_thumbnails(planned, most_bytes=limits.thumbnail_bytes)
+    thumbnails = make_thumbnails(planned, files.copies, most_bytes=limits.thumbnail_bytes)
     if thumbnails.num_unreadable:
         note(f"report: {thumbnails.num_unreadable:,} media have no thumbnail: too large, or not readable")
     for (sample, position), number in thumbnails.places.items():

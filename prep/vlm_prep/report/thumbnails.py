@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_catalogs.errors import DataError, StorageError
-from vlm_catalogs.layout import shard_name
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.page.pictures import picture_url
-from vlm_catalogs.shard_reader import ShardReader
+from vlm_prep.one_sample import one_sample
 
 MOST_OF_A_SAMPLE = 4
 THREADS = 2
@@ -62,13 +62,13 @@ def plan_pictures(
     return planned
 
 
-def make_thumbnails(planned: Sequence[Pictured], *, most_bytes: int) -> Thumbnails:
+def make_thumbnails(planned: Sequence[Pictured], copies: ObjectCopies, *, most_bytes: int) -> Thumbnails:
     """The thumbnails of ``planned``, as long as they fit into ``most_bytes``."""
     urls: list[str] = []
     places: dict[tuple[int, int], int] = {}
     num_unreadable = num_bytes = 0
     with ThreadPoolExecutor(THREADS) as threads:
-        for one, pictures in zip(planned, threads.map(_urls, planned), strict=True):
+        for one, pictures in zip(planned, threads.map(lambda one: _urls(one, copies), planned), strict=True):
             for position, url in enumerate(pictures):
                 if url is None:
                     num_unreadable += 1
@@ -79,11 +79,10 @@ def make_thumbnails(planned: Sequence[Pictured], *, most_bytes: int) -> Thumbnai
     return Thumbnails(urls=urls, places=places, num_unreadable=num_unreadable)
 
 
-def _urls(one: Pictured) -> list[str | None]:
+def _urls(one: Pictured, copies: ObjectCopies) -> list[str | None]:
     """A URL for each medium; None for one that cannot be read: a page is no place to fail for a damaged shard."""
     try:
-        with ShardReader(one.folder / shard_name(one.shard)) as reader:
-            sample = reader.read(one.index_in_shard)
+        with one_sample(one.folder, one.shard, one.index_in_shard, copies=copies) as sample:
             return [picture_url(facts, sample.medium(facts.name)) for facts in sample.media_table[: one.num_media]]
     except (DataError, StorageError):
         return [None] * one.num_media

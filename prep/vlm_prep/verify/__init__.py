@@ -8,12 +8,14 @@ from pathlib import Path
 from vlm_catalogs.console import Progress, fact
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.layout import PartRecord, part_folder, read_part
-from vlm_catalogs.manifest import Manifest, read_manifest
+from vlm_catalogs.manifest import MANIFEST_FILE, Manifest, read_manifest
+from vlm_catalogs.mix_place import layout_folder
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.verify.findings import SWAPPED, UNREADABLE, Finding
 from vlm_prep.verify.layouts import check_layout
-from vlm_prep.verify.mixes import check_manifest, check_selection, layout_of
+from vlm_prep.verify.mixes import check_manifest, check_selection
 from vlm_prep.verify.parts import PartTask, check_part
-from vlm_prep.verify.targets import Target, find_target
+from vlm_prep.verify.stored_target import as_addressed, copy_records, fresh_target
 from vlm_prep.workers import num_processes, run_tasks
 
 SMALL_BYTES = 256 << 20
@@ -32,39 +34,52 @@ class Verified:
 
 def verify(path: str, *, num_workers: int = 0) -> Verified:
     """Every fault under ``path``. Raises ConfigError for a wrong path and StorageError when the storage fails."""
-    target = find_target(path)
-    if target.mix is None:
-        return _finish(
-            [], [], [task for layout in target.layouts for task in _layout_tasks(layout)], target, num_workers
-        )
+    with fresh_target(path) as target:
+        if target.mix is None:
+            tasks = [task for layout in target.layouts for task in _layout_tasks(layout, target.copies)]
+            verified = _finish(tasks, target.layouts, num_workers)
+        else:
+            verified = _verify_mix(target.mix, target.copies, num_workers)
+        return replace(verified, findings=tuple(as_addressed(one, target) for one in verified.findings))
+
+
+def _verify_mix(mix: Path, copies: ObjectCopies, num_workers: int) -> Verified:
     try:
-        manifest = read_manifest(target.mix)
+        manifest = read_manifest(mix)
     except DataError as error:
-        finding = Finding(problem=UNREADABLE, path=str(target.mix / "manifest.json"), detail=str(error))
+        finding = Finding(problem=UNREADABLE, path=str(mix / MANIFEST_FILE), detail=str(error))
         return Verified(num_parts=0, num_samples=0, num_bytes=0, findings=(finding,))
-    before = list(check_manifest(target.mix, manifest))
-    after = check_selection(target.mix, manifest)
-    layouts = tuple(dict.fromkeys(layout_of(target.mix, dataset) for dataset in manifest.datasets))
-    present = tuple(layout for layout in layouts if layout.is_dir())
-    return _finish(before, after, _mix_tasks(target.mix, manifest), Target(layouts=present), num_workers)
+    named = tuple(dict.fromkeys(layout_folder(mix, dataset, copies) for dataset in manifest.datasets))
+    for layout in named:
+        copy_records(layout, copies)
+    before = list(check_manifest(mix, manifest, copies))
+    present = tuple(layout for layout in named if layout.is_dir())
+    verified = _finish(_mix_tasks(mix, manifest, copies), present, num_workers)
+    findings = (*before, *verified.findings, *check_selection(mix, manifest, copies))
+    return replace(verified, findings=tuple(dict.fromkeys(findings)))
 
 
-def _layout_tasks(layout: Path) -> list[PartTask]:
+def _layout_tasks(layout: Path, copies: ObjectCopies) -> list[PartTask]:
+    copy_records(layout, copies)
     dataset = layout.resolve().parent.name
-    return [PartTask(folder=folder, dataset=dataset) for folder in sorted((layout / "parts").iterdir())]
+    folders = sorted((layout / "parts").iterdir())
+    return [PartTask(folder=folder, dataset=dataset, copies=copies) for folder in folders]
 
 
-def _mix_tasks(mix: Path, manifest: Manifest) -> list[PartTask]:
+def _mix_tasks(mix: Path, manifest: Manifest, copies: ObjectCopies) -> list[PartTask]:
     return [
-        PartTask(folder=part_folder(layout_of(mix, dataset), part.name), dataset=dataset.name, pin=part)
+        PartTask(
+            folder=part_folder(layout_folder(mix, dataset, copies), part.name),
+            dataset=dataset.name,
+            pin=part,
+            copies=copies,
+        )
         for dataset in manifest.datasets
         for part in dataset.parts
     ]
 
 
-def _finish(
-    before: list[Finding], after: list[Finding], tasks: Sequence[PartTask], target: Target, num_workers: int
-) -> Verified:
+def _finish(tasks: Sequence[PartTask], layouts: Sequence[Path], num_workers: int) -> Verified:
     """The parts in parallel, then what ties them together."""
     started = time.monotonic()
     records = _records(tasks)
@@ -73,8 +88,8 @@ def _finish(
     with Progress("verify", total=len(tasks), unit="parts") as progress:
         found = run_tasks(check_part, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     of_parts = [finding for findings in found for finding in findings]
-    of_layouts = [finding for layout in target.layouts for finding in check_layout(layout)]
-    findings = (*before, *_name_swapped(of_parts, records), *of_layouts, *after)
+    of_layouts = [finding for layout in layouts for finding in check_layout(layout)]
+    findings = (*_name_swapped(of_parts, records), *of_layouts)
     verified = Verified(
         num_parts=len(tasks),
         num_samples=sum(record.num_kept for record in records.values()),

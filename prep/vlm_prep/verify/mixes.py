@@ -1,14 +1,15 @@
 """One mix version: its manifest against itself, its selection, and what it pins of its sources."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
 from vlm_catalogs import json_text
-from vlm_catalogs.layout import part_folder
-from vlm_catalogs.manifest import Manifest, MixDataset
+from vlm_catalogs.manifest import Manifest, MixDataset, PinnedPart
+from vlm_catalogs.mix_place import layout_folder, pinned_parts
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.tables import SELECTION
 from vlm_prep.mix import fingerprint
 from vlm_prep.sql import read_sql
@@ -25,12 +26,7 @@ from vlm_prep.verify.findings import (
 from vlm_prep.verify.stored_files import check_pinned, check_schema, first_line
 
 
-def layout_of(mix: Path, dataset: MixDataset) -> Path:
-    """The folder ``shards/<dataset>/<layout>`` that a mix names, without ``..`` in it."""
-    return (mix / dataset.shards).resolve()
-
-
-def check_manifest(mix: Path, manifest: Manifest) -> Iterator[Finding]:
+def check_manifest(mix: Path, manifest: Manifest, copies: ObjectCopies) -> Iterator[Finding]:
     """Does the manifest add up, and is it what its fingerprint says?"""
     path = str(mix / "manifest.json")
     if fingerprint(manifest) != manifest.fingerprint:
@@ -46,12 +42,12 @@ def check_manifest(mix: Path, manifest: Manifest) -> Iterator[Finding]:
         if pinned != dataset.num_converted:
             detail = f"{dataset.name}: {dataset.num_converted:,} converted, its parts have {pinned:,}"
             yield Finding(problem=WRONG_COUNT, path=path, detail=detail)
-        yield from _check_source(mix, dataset)
+        yield from _check_source(layout_folder(mix, dataset, copies), dataset)
 
 
-def _check_source(mix: Path, dataset: MixDataset) -> Iterator[Finding]:
+def _check_source(layout: Path, dataset: MixDataset) -> Iterator[Finding]:
     """The version of the source that the mix was built from lists the parts that the mix pins."""
-    path = layout_of(mix, dataset) / "sources" / f"{dataset.source_fingerprint}.json"
+    path = layout / "sources" / f"{dataset.source_fingerprint}.json"
     if not path.is_file():
         yield Finding(problem=MISSING, path=str(path), detail=f"the mix was built from this version of {dataset.name}")
         return
@@ -65,7 +61,7 @@ def _check_source(mix: Path, dataset: MixDataset) -> Iterator[Finding]:
         yield Finding(problem=STALE_INDEX, path=str(path), detail=detail)
 
 
-def check_selection(mix: Path, manifest: Manifest) -> list[Finding]:
+def check_selection(mix: Path, manifest: Manifest, copies: ObjectCopies) -> list[Finding]:
     """The selection against its hash, its schema, its counts, and the kept samples of the pinned parts."""
     path = mix / "selection.parquet"
     findings = [
@@ -76,7 +72,7 @@ def check_selection(mix: Path, manifest: Manifest) -> list[Finding]:
         return findings
     try:
         findings += _check_counts(path, manifest)
-        findings += first_of(_check_rows(path, mix, manifest))
+        findings += first_of(_check_rows(path, pinned_parts(mix, manifest, copies)))
     except (duckdb.Error, OSError) as error:
         findings.append(Finding(problem=UNREADABLE, path=str(path), detail=first_line(error)))
     return findings
@@ -99,13 +95,9 @@ def _check_counts(path: Path, manifest: Manifest) -> Iterator[Finding]:
             yield Finding(problem=WRONG_COUNT, path=str(path), detail=detail)
 
 
-def _check_rows(path: Path, mix: Path, manifest: Manifest) -> Iterator[Finding]:
+def _check_rows(path: Path, parts: Sequence[tuple[Path, PinnedPart]]) -> Iterator[Finding]:
     """Each kept sample of the pinned parts has one row that says where it stands, and no other row is there."""
-    tables = [
-        part_folder(layout_of(mix, dataset), part.name) / "samples.parquet"
-        for dataset in manifest.datasets
-        for part in dataset.parts
-    ]
+    tables = [folder / "samples.parquet" for folder, _ in parts]
     samples = [str(table) for table in tables if table.is_file()]
     if len(samples) < len(tables):
         return  # that is a finding of those parts

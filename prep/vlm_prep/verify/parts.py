@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.layout import PART_FILE, PartRecord, read_part
 from vlm_catalogs.manifest import PinnedPart
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.tables import DECODED, LENGTHS, MEDIA, SAMPLES, TEXTS
 from vlm_prep.fact_files import COPIED, DECODED_NAME
 from vlm_prep.verify.findings import (
@@ -27,6 +28,7 @@ from vlm_prep.verify.findings import (
 )
 from vlm_prep.verify.samples import check_samples
 from vlm_prep.verify.stored_files import check_pinned, check_schema, check_stored, first_line
+from vlm_prep.verify.stored_target import whole_part
 
 SCHEMAS = {"samples.parquet": SAMPLES, "media.parquet": MEDIA, "texts.parquet": TEXTS}
 ADDED_LATER = ("lengths", "facts")
@@ -39,12 +41,19 @@ class PartTask:
 
     folder: Path
     dataset: str
+    copies: ObjectCopies
+    """Of parts in S3."""
     pin: PinnedPart | None = None
     """What a mix says of it; None when the part is looked at by itself."""
 
 
 def check_part(task: PartTask) -> list[Finding]:
     """What is wrong with one part. Raises StorageError when the storage fails."""
+    with whole_part(task.folder, task.copies):
+        return _check_part(task)
+
+
+def _check_part(task: PartTask) -> list[Finding]:
     folder, path = task.folder, task.folder / PART_FILE
     if not path.is_file():
         return [Finding(problem=MISSING, path=str(path), detail="a part without it is not whole")]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact, note
-from vlm_catalogs.errors import DataError
+from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
 from vlm_catalogs.manifest import Manifest, PinnedPart, current_mix, read_manifest
+from vlm_catalogs.object_store import is_s3
 from vlm_prep.build_plan import plan_build
 from vlm_prep.convert import ConvertTask, convert_task, stage_part
 from vlm_prep.lengths import MeasureTask, lengths_name, measure, profile_of, render_settings, renderer_for
@@ -21,7 +22,6 @@ from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, read_parts
 from vlm_prep.staging import live_owners, publish_folder, staging_folder, writing
 from vlm_prep.verify.findings import EXTRA, Finding
-from vlm_prep.verify.mixes import layout_of
 from vlm_prep.verify.parts import ADDED_LATER
 from vlm_prep.workers import num_processes, run_tasks
 
@@ -55,6 +55,11 @@ def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int 
 
     Raises DataError, replacing nothing, when a source is not what it was or gives other bytes.
     """
+    if is_s3(config.mix.shards):
+        raise ConfigError(
+            f"{config.where('mix.shards')}: --repair does not work on shards in S3: delete the objects of the broken "
+            "parts there, part.json first, and run build-mix, which converts them again"
+        )
     shards = Path(config.mix.shards)
     if owners := live_owners(shards):
         raise DataError(f"{shards}: a build is at work here ({', '.join(owners)}); try again when it is done")
@@ -91,7 +96,7 @@ def _broken_parts(mix: Path, manifest: Manifest, findings: Sequence[Finding]) ->
     faults = [Path(finding.path) for finding in findings if finding.problem != EXTRA]
     for dataset in manifest.datasets:
         for pin in dataset.parts:
-            folder = part_folder(layout_of(mix, dataset), pin.name)
+            folder = part_folder((mix / dataset.shards).resolve(), pin.name)
             inside = [path for path in faults if path.is_relative_to(folder)]
             if inside:
                 added = [path for name in ADDED_LATER for path in sorted((folder / name).glob("*"))]
@@ -185,4 +190,13 @@ def _measure_again(config: Config, broken: BrokenPart, plan: SourcePlan, staging
     if lengths_name(fingerprint) != broken.pin.lengths:
         note(f"{broken.dataset}: its lengths were measured with another tokenizer or settings; build the mix again")
         return
-    measure(MeasureTask(folder=broken.folder, model=model, settings=settings, fingerprint=fingerprint, staging=staging))
+    measure(
+        MeasureTask(
+            folder=broken.folder,
+            store=plan.store,
+            model=model,
+            settings=settings,
+            fingerprint=fingerprint,
+            staging=staging,
+        )
+    )

@@ -10,15 +10,14 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact
-from vlm_catalogs.layout import part_folder
-from vlm_catalogs.manifest import current_mix, read_manifest
+from vlm_catalogs.layout import INDEX_TABLES, part_folder
+from vlm_catalogs.manifest import read_manifest
+from vlm_catalogs.mix_place import bring_parts, find_current, layout_folder, mix_root, pinned_parts
 from vlm_prep.build_plan import plan_build
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.convert import ConvertTask, convert_task, raw_samples
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.staging import staging_folder
 from vlm_prep.verify.findings import SOURCE_CHANGED, Finding, first_of
-from vlm_prep.verify.mixes import layout_of
 from vlm_prep.workers import num_processes, run_tasks
 
 
@@ -42,19 +41,22 @@ class SourceTask:
 
 def check_sources(config: Config, *, num_workers: int = 0) -> list[Finding]:
     """What has changed in the sources of the TOML's current mix. Raises UserError when they cannot be read at all."""
-    mix = current_mix(Path(config.mix.root) / config.mix_name)
-    plans = {plan.source.name: plan for plan in plan_build(config).sources}
+    build = plan_build(config)
+    copies, plans = build.stores.copies, {plan.source.name: plan for plan in build.sources}
+    mix = find_current(mix_root(config, copies), copies)
+    manifest = read_manifest(mix)
+    bring_parts(pinned_parts(mix, manifest, copies), copies, tables=INDEX_TABLES)
     limits = Limits.from_setting(config.mix.max_sample_bytes)
     findings, tasks = [], []
-    with staging_folder(Path(config.mix.shards)) as staging:
-        for dataset in read_manifest(mix).datasets:
+    with build.stores.shards.staging() as staging:
+        for dataset in manifest.datasets:
             plan = plans.get(dataset.name)
             now = {part.name: part for part in plan.parts} if plan is not None else {}
             for pin in dataset.parts:
-                folder = part_folder(layout_of(mix, dataset), pin.name)
+                folder = part_folder(layout_folder(mix, dataset, copies), pin.name)
                 if plan is None or pin.name not in now or not (folder / "samples.parquet").is_file():
                     detail = f"no part of {dataset.name} as it is now has this name: files have changed, come or gone"
-                    findings.append(Finding(problem=SOURCE_CHANGED, path=str(folder), detail=detail))
+                    findings.append(Finding(problem=SOURCE_CHANGED, path=copies.shown(folder), detail=detail))
                 else:
                     converted = convert_task(plan, now[pin.name], limits=limits, staging=staging)
                     tasks.append(SourceTask(convert=converted, folder=folder))

@@ -1,0 +1,177 @@
+"""Shards and mixes in a real object store: what a local build writes, whatever happens on the way."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.object_server import ACCESS_KEY, SECRET_KEY, ObjectServer
+
+from vlm_catalogs.hashing import content_hash, file_hash
+from vlm_prep.cli import main
+from vlm_train.cli import main as train
+from vlm_train.make_tiny import make_tiny
+
+DEMO = Path(__file__).parents[1] / "demo_data"
+SOURCES = "sources"
+TOML = """
+[custom]
+use_i4 = true
+include_video = true
+s3_bucket = "{sources}"
+s3_credentials_path = "{credentials}"
+
+[policy]
+model_name_or_path = "{model}"
+model_max_length = 2048
+
+[train]
+output_dir = "{folder}/run"
+max_num_steps = 3
+train_batch_per_replica = 4
+param_dtype = "float32"
+
+[mix]
+root = "{place}/mixes"
+shards = "{place}/shards"
+s3_cache = "{folder}/s3_cache"
+num_workers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    found = ObjectServer(tmp_path_factory.mktemp("store"))
+    found.start()
+    found.fill(SOURCES, DEMO / "i4")
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    make_tiny("qwen3_vl", folder)
+    return folder
+
+
+def write_toml(folder: Path, model: Path, credentials: str, *, place: str, more: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "small.toml"
+    fields = {"folder": folder, "model": model, "credentials": credentials, "place": place, "sources": SOURCES}
+    path.write_text(TOML.format(**fields) + more)
+    return path
+
+
+def stored(server: ObjectServer, bucket: str) -> dict[str, str]:
+    """Key -> hash of every object that stays the same, build by build."""
+    client = server.client()
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    return {
+        key: content_hash(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        for key in keys
+        if not key.endswith(("build_log.jsonl", "mixes/small/sources.json"))
+    }
+
+
+@pytest.fixture(scope="module")
+def local(model: Path, server: ObjectServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TOML of a mix that has been built from S3 into local folders."""
+    folder = tmp_path_factory.mktemp("local")
+    toml = write_toml(folder, model, server.credentials(folder / "planted.secret"), place=str(folder / "out"))
+    assert main(["build-mix", str(toml)]) == 0
+    return toml
+
+
+@pytest.fixture(scope="module")
+def tree(local: Path) -> dict[str, str]:
+    """What that build wrote: path -> hash."""
+    folder = local.parent / "out"
+    return {
+        path.relative_to(folder).as_posix(): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("build_log.jsonl", "sources.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def built(server: ObjectServer, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TOML of a mix that has been built from S3 into s3://built."""
+    folder = tmp_path_factory.mktemp("built")
+    server.client().create_bucket(Bucket="built")
+    toml = write_toml(folder, model, server.credentials(folder / "planted.secret"), place="s3://built")
+    assert main(["build-mix", str(toml)]) == 0
+    return toml
+
+
+def test_a_build_from_s3_to_s3_stores_what_a_local_build_writes(
+    server: ObjectServer, built: Path, tree: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert stored(server, "built") == tree
+    assert not list((built.parent / "s3_cache").rglob("*.mds"))
+    shutil.rmtree(built.parent / "s3_cache")  # it holds nothing that is not in the store
+    capfd.readouterr()
+    assert main(["build-mix", str(built)]) == 0
+    out, err = capfd.readouterr()
+    assert "convert: 3 parts, all cached" in err and "measure: 3 parts, all cached" in err
+    assert "mix: s3://built/mixes/small/" in out
+    assert stored(server, "built") == tree
+
+
+def use_own_chain(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people without a file of credentials have it."""
+    settings = {"ENDPOINT_URL": server.url, "ACCESS_KEY_ID": ACCESS_KEY, "SECRET_ACCESS_KEY": SECRET_KEY}
+    for name, value in {**settings, "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def losses(toml: Path, *more: str) -> list[float]:
+    """Of each step of a run of the TOML."""
+    assert train(["run", str(toml), *more]) == 0
+    lines = (toml.parent / "run" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["train/loss"] for line in lines]
+
+
+def test_training_reads_the_mix_from_s3(built: Path, local: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cache = f"--set=stream.cache={built.parent / 'shard_cache'}"
+    assert losses(built, cache) == losses(local)
+    assert list((built.parent / "shard_cache").glob("*.mds"))
+    capfd.readouterr()
+    for command in (
+        ["explain", str(built.parent / "run"), "--step", "2"],
+        ["check", str(built)],
+        ["inspect", str(built)],
+    ):
+        assert train(command) == 0
+    out, _ = capfd.readouterr()
+    assert "mix: s3://built/mixes/small/" in out and ".tar" in out
+
+
+def test_a_mix_in_s3_is_asked_shown_verified_and_exported(
+    server: ObjectServer,
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "ENDPOINT_URL": server.url,
+        "ACCESS_KEY_ID": ACCESS_KEY,
+        "SECRET_ACCESS_KEY": SECRET_KEY,
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    question = "select count(*) as n, min(folder) as folder from samples join parts using (part)"
+    for path in (str(built), "s3://built/mixes/small", "s3://built/shards", "s3://built/shards/demo_video"):
+        capfd.readouterr()
+        assert main(["sql", path, question, "--format", "json"]) == 0
+        (row,) = json.loads(capfd.readouterr().out)
+        assert row["n"] in (68, 14) and row["folder"].startswith("s3://built/shards/demo_")
+        assert main(["verify", path]) == 0
+    assert not list((tmp_path / "s3_cache").glob("verify-*"))
+    assert main(["export", str(built), str(tmp_path / "exported"), "--format", "jsonl"]) == 0
+    assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "exported").glob("*.jsonl")) == 68
+    assert not list(tmp_path.rglob("*.mds"))
