@@ -160,10 +160,10 @@ class Trainer:
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 
     def _summed(self, values: Sequence[float]) -> list[float]:
-        """Each value, summed over the ranks."""
+        """Each value, summed over the ranks; between CPUs, so that no device is waited for."""
         if self._ranks.is_alone:
             return list(values)
-        return self._ranks.add_up(torch.tensor(values, dtype=torch.float64, device=self._device)).tolist()
+        return self._ranks.add_up(torch.tensor(values, dtype=torch.float64)).tolist()
 
     def _add_gradient(self, batch: Batch, num_supervised: int, chosen: Tensor | None, aux: Tensor) -> Tensor:
         """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up, ``aux`` too."""

@@ -94,7 +94,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Te
         whole_number(nn.utils.get_total_norm([one.grad for one in alike if one.grad is not None])) for alike in trained
     ]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    if max_norm > 0 and bool(torch.isfinite(norm)):
+    if max_norm > 0:  # whether the norm is finite is asked where all numbers of the step arrive: asking here would wait
         for alike in trained:
             nn.utils.clip_grads_with_norm_(alike, max_norm, norm)
     return norm
