@@ -78,8 +78,21 @@ def _stage_part(task: ConvertTask) -> Path:
     folder = task.staging / f"{task.source.name}-{task.part.name}-{attempt}"
     with writing(folder):
         folder.mkdir()
-    writer = ShardWriter(folder)
     tables = IndexTables(folder, dataset=task.source.name, part=task.part.name)
+    try:
+        shards = _write_samples(task, folder, tables)
+        tables.write(shards)
+    finally:
+        tables.abandon()
+    with writing(folder):
+        record = _record(task, folder, tables, shards)
+        (folder / PART_FILE).write_text(record.as_json())
+    return folder
+
+
+def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tuple[ClosedShard, ...]:
+    """Write the samples of the part into shards and their rows into ``tables``; the closed shards."""
+    writer = ShardWriter(folder)
     with few_collections():
         for raw in raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
@@ -88,12 +101,7 @@ def _stage_part(task: ConvertTask) -> Path:
             else:
                 tables.add_rejected(sample)
             del raw, sample  # up to 256 MiB, not to be held while the next one is read
-    shards = writer.finish()
-    tables.write(shards)
-    with writing(folder):
-        record = _record(task, folder, tables, shards)
-        (folder / PART_FILE).write_text(record.as_json())
-    return folder
+    return writer.finish()
 
 
 def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:

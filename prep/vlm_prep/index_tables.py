@@ -90,11 +90,19 @@ class IndexTables:
         """Write what is left, and the samples with the byte ranges of the closed shards. Raises StorageError."""
         samples_file = TableFile(self._samples_path, SAMPLES)
         self._sample_groups += self._samples.take_rest()
-        samples_file.write(_with_byte_ranges(group, shards) for group in self._sample_groups)
-        self._media_file.write(self._media.take_rest())
-        self._texts_file.write(self._texts.take_rest())
-        for file in (samples_file, self._media_file, self._texts_file):
-            file.close()
+        try:
+            samples_file.write(_with_byte_ranges(group, shards) for group in self._sample_groups)
+            self._media_file.write(self._media.take_rest())
+            self._texts_file.write(self._texts.take_rest())
+            for file in (samples_file, self._media_file, self._texts_file):
+                file.close()
+        finally:
+            samples_file.abandon()
+
+    def abandon(self) -> None:
+        """Let go of tables that will not be whole."""
+        for file in (self._media_file, self._texts_file):
+            file.abandon()
 
 
 def _with_byte_ranges(samples: pa.Table, shards: Sequence[ClosedShard]) -> pa.Table:

@@ -1,6 +1,7 @@
 """Rows on their way into a Parquet file, so many at a time that memory stays bounded: the same rows, the same bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ class TableFile:
         """End the file. Raises StorageError."""
         with writing(self._path):
             self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be whole, whatever the disk says; nothing happens to one that is closed."""
+        with suppress(OSError):
+            self._writer.close()
+        self._writer.is_open = False  # else its finaliser tries once more, and prints what the disk says
 
 
 def write_table(table: pa.Table, path: Path) -> None:
