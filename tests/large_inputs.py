@@ -164,6 +164,7 @@ def convert(form: str, folder: Path) -> None:
     from vlm_catalogs.source import FileSource, I4Source
     from vlm_prep.convert import ConvertTask, stage_part
     from vlm_prep.i4_inputs import plan_i4
+    from vlm_prep.part_store import LocalStore
     from vlm_prep.raw_sample import Limits
     from vlm_prep.readers import plan_files
 
@@ -180,7 +181,14 @@ def convert(form: str, folder: Path) -> None:
     for part in parts:
         limits = Limits(max_sample_bytes=1 << 28)
         task = ConvertTask(
-            source=source, file_format=file_format, part=part, layout=out, staging=out, scratch=out, limits=limits
+            source=source,
+            file_format=file_format,
+            part=part,
+            store=LocalStore(out),
+            layout=out,
+            staging=out,
+            scratch=out,
+            limits=limits,
         )
         staged = stage_part(task)
         assert json.loads((staged / "part.json").read_text())["num_rejected"] == 0

@@ -37,6 +37,7 @@ def index(source_path: Path, out: Path) -> int:
     """Plan and convert the file; the number of parts."""
     from vlm_catalogs.source import FileSource
     from vlm_prep.convert import ConvertTask
+    from vlm_prep.part_store import LocalStore
     from vlm_prep.raw_sample import Limits
     from vlm_prep.readers import plan_files
     from vlm_prep.workers import run_tasks
@@ -51,6 +52,7 @@ def index(source_path: Path, out: Path) -> int:
             source=source,
             file_format="jsonl",
             part=part,
+            store=LocalStore(out),
             layout=out / "layout",
             staging=staging,
             scratch=staging,

@@ -30,6 +30,7 @@ from vlm_catalogs.shard_reader import ShardReader
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_catalogs.sources import resolve_sources
 from vlm_prep.convert import convert_part, convert_task
+from vlm_prep.part_store import LocalStore
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEANINGS
 from vlm_prep.source_plan import plan_source, read_parts
@@ -207,7 +208,7 @@ def convert(source: Source) -> list[dict[str, Any]] | None:
     staging = Path("staging")
     staging.mkdir()
     try:
-        plan = plan_source(source, CONFIG)
+        plan = plan_source(source, CONFIG, LocalStore(Path("shards")))
         for part in plan.parts:
             convert_part(convert_task(plan, part, limits=Limits.from_setting(1 << 20), staging=staging))
         records = read_parts(plan)

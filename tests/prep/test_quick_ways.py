@@ -15,6 +15,7 @@ from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep import built_sample, conversation, image_header
 from vlm_prep.convert import ConvertTask, stage_part
 from vlm_prep.i4_inputs import plan_i4
+from vlm_prep.part_store import LocalStore
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import file_rows, i4, plan_files
 from vlm_prep.tar_members import _TarReader
@@ -53,6 +54,7 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
                 source=source,
                 file_format=file_format,
                 part=part,
+                store=LocalStore(folder),
                 layout=folder,
                 staging=folder,
                 scratch=folder,
