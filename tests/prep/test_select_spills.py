@@ -13,7 +13,7 @@ from vlm_prep.select import Population, Rules, open_index, select_samples
 from vlm_prep.selection_rules import Caps, DuplicateRule
 
 NUM_SAMPLES = 150_000
-MEMORY = 56 << 20
+MEMORY = 64 << 20
 
 
 def table(schema: pa.Schema, columns: dict[str, object]) -> pa.Table:
