@@ -53,12 +53,12 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
         indexed = _index_needed(config, plan, renderers, rules, place, log)
         for source in indexed.prepared:
             publish_source(source.plan, source.records, staging=place.staging)
-    population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
-    for text in [*indexed.rejected, *population, *indexed.selection.notes]:
-        note(text)
-    version = publish_mix(
-        config, indexed.prepared, indexed.selection, store=plan.stores.mix, renderers=renderers, log=log
-    )
+        population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
+        for text in [*indexed.rejected, *population, *indexed.selection.notes]:
+            note(text)
+        version = publish_mix(  # still at work in the shards: until the mix pins its parts, prune must leave them
+            config, indexed.prepared, indexed.selection, store=plan.stores.mix, renderers=renderers, log=log
+        )
     remember_sources(config, plan.resolved, indexed.prepared, store=plan.stores.mix)
     return version
 

@@ -95,19 +95,23 @@ def _pins_under(place: str, copies: ObjectCopies) -> Iterable[Pin]:
                 yield dataset.name, Path(dataset.shards).name, part.name
 
 
-def delete_parts(store: PartStore, parts: Sequence[LoosePart]) -> None:
-    """Delete parts, first what lists them: at any moment all that is left is whole.
+def delete_parts(store: PartStore, parts: Sequence[LoosePart], mixes: Sequence[str]) -> list[LoosePart]:
+    """Delete those of ``parts`` that no mix pins by now, what lists them first: at any moment what is left is whole.
 
+    Which these are is asked once more when no build is at work: one may have published a mix since they were listed.
     Raises DataError while a build is at work in this home: its new parts are pinned by nothing yet.
     """
-    if owners := store.live_owners():
-        place = store.shown(store.folder)
-        raise DataError(f"{place}: a build is at work here ({', '.join(owners)}); nothing is deleted, try again later")
+    listed = {part.folder for part in parts}
     with store.staging() as staging:
-        for layout in dict.fromkeys(part.layout for part in parts):
-            _drop_versions(store, layout, {part.name for part in parts if part.layout == layout}, staging)
-        for part in parts:
+        if owners := [owner for owner in store.live_owners() if owner != staging.name]:
+            place = store.shown(store.folder)
+            raise DataError(f"{place}: a build is at work here ({', '.join(owners)}); nothing is deleted, try later")
+        loose = [part for part in find_loose_parts(store, mixes) if part.folder in listed] if listed else []
+        for layout in dict.fromkeys(part.layout for part in loose):
+            _drop_versions(store, layout, {part.name for part in loose if part.layout == layout}, staging)
+        for part in loose:
             store.delete_part(part.folder, staging=staging)
+    return loose
 
 
 def _drop_versions(store: PartStore, layout: Path, names: set[str], staging: Path) -> None:

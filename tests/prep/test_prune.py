@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from vlm_catalogs.manifest import current_mix
 from vlm_prep.build import build_mix
 from vlm_prep.part_store import LocalStore
 from vlm_prep.prune import delete_parts, find_loose_parts
+from vlm_prep.publish_mix import publish_mix
 from vlm_prep.staging import staging_folder
 from vlm_prep.verify import verify
 
@@ -60,7 +62,7 @@ def test_listing_deletes_nothing_and_delete_deletes_just_that(grown: tuple[Path,
     before = files()
     parts = find_loose_parts(HERE, [str(MIXES)])
     assert files() == before
-    delete_parts(HERE, parts)
+    delete_parts(HERE, parts, [str(MIXES)])
     gone = before - files()
     assert {path.parts[-2] if path.suffix == ".mds" else path.parts[-3] for path in gone} >= {grown[0].name}
     assert {path for path in gone if "sources" not in path.parts} == {p for p in before if grown[0] in p.parents}
@@ -75,7 +77,7 @@ def test_the_view_goes_back_to_a_version_that_is_left(grown: tuple[Path, Path]) 
     (MIXES / "mix" / "current.json").unlink()
     parts = find_loose_parts(HERE, [str(MIXES)])
     assert [part.folder for part in parts] == [grown[1]]
-    delete_parts(HERE, parts)
+    assert delete_parts(HERE, parts, [str(MIXES)]) == parts
     assert verify("shards", num_workers=1).findings == ()
     assert json.loads((grown[0].parents[1] / "index.json").read_text())["shards"][0]["samples"] == 1
 
@@ -112,8 +114,36 @@ def test_nothing_is_deleted_while_a_build_is_at_work(grown: tuple[Path, Path]) -
     drop_old_mixes()
     before = files()
     with staging_folder(SHARDS), pytest.raises(DataError, match="a build is at work here"):
-        delete_parts(HERE, find_loose_parts(HERE, [str(MIXES)]))
+        delete_parts(HERE, find_loose_parts(HERE, [str(MIXES)]), [str(MIXES)])
     assert files() == before
+
+
+def test_parts_that_a_mix_pins_since_they_were_listed_stay(grown: tuple[Path, Path]) -> None:
+    (older,) = (path.parent for path in MIXES.glob("mix/*/manifest.json") if grown[0].name in path.read_text())
+    older.rename("not_published_yet")
+    parts = find_loose_parts(HERE, [str(MIXES)])
+    assert [part.folder for part in parts] == [grown[0]]
+    Path("not_published_yet").rename(older)
+    before = files()
+    assert delete_parts(HERE, parts, [str(MIXES)]) == []
+    assert files() == before
+
+
+def test_nothing_is_deleted_while_a_mix_is_being_published(
+    grown: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_old_mixes()
+    parts, tried = find_loose_parts(HERE, [str(MIXES)]), []
+
+    def publish(*arguments: Any, **more: Any) -> Path:
+        with pytest.raises(DataError, match="a build is at work here"):
+            delete_parts(HERE, parts, [str(MIXES)])
+        tried.append(parts)
+        return publish_mix(*arguments, **more)
+
+    monkeypatch.setattr("vlm_prep.build.publish_mix", publish)
+    build_mix(load_config(Path("mix.toml")))
+    assert tried and grown[0].is_dir()
 
 
 def test_the_command_lists_and_deletes(grown: tuple[Path, Path]) -> None:

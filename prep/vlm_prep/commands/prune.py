@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     store = open_shards(arguments.shards)
     parts = find_loose_parts(store, arguments.mixes)
     if arguments.delete:
-        delete_parts(store, parts)
+        parts = delete_parts(store, parts, arguments.mixes)
     for part in parts:
         result(f"{store.shown(part.folder)}  {part.bytes / 1e6:,.1f} MB")
     done = "deleted" if arguments.delete else "can be deleted with --delete"
