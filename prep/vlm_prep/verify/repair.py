@@ -58,7 +58,8 @@ def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int 
     if is_s3(config.mix.shards):
         raise ConfigError(
             f"{config.where('mix.shards')}: --repair does not work on shards in S3: delete the objects of the broken "
-            "parts there, part.json first, and run build-mix, which converts them again"
+            "parts there, part.json first, and run build-mix, which converts them from the sources as they are now; "
+            "unlike --repair it does not compare them with what the mix pinned"
         )
     shards = Path(config.mix.shards)
     if owners := live_owners(shards):
