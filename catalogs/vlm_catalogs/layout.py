@@ -1,5 +1,6 @@
 """Names and markers of what lies on disk under ``shards/``: the one place that knows them (semantics A1, A4)."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from vlm_catalogs.hashing import file_hash
 
 PART_FILE = "part.json"
 MOVE_AWAY = "the part is damaged: move its folder away and build again"
+DELETE_OBJECTS = "the part is damaged: delete all objects of its folder, part.json first, and build again"
+"""The same in an object store: a copy that is moved away would be made anew from the damaged object."""
 INDEX_TABLES = ("samples.parquet", "media.parquet", "texts.parquet")
 
 
@@ -58,11 +61,14 @@ def part_folder(layout: Path, part: str) -> Path:
     return layout / "parts" / part
 
 
-def read_part(folder: Path) -> PartRecord:
-    """The record of a whole part. Raises DataError when part.json is missing or damaged."""
+def read_part(folder: Path, *, shown: Callable[[Path], str] = str, advice: str = MOVE_AWAY) -> PartRecord:
+    """The record of a whole part. Raises DataError when part.json is missing or damaged.
+
+    ``shown`` names a path for people, ``advice`` is what to do about a damaged part.
+    """
     path = folder / PART_FILE
     if not path.is_file():
-        raise DataError(f"{path}: missing, so this part is not whole; run vlm-prep build-mix again")
+        raise DataError(f"{shown(path)}: missing, so this part is not whole; run vlm-prep build-mix again")
     try:
         fields = json_text.loads(path.read_bytes())
         for name in ("shards", "tables"):
@@ -71,13 +77,20 @@ def read_part(folder: Path) -> PartRecord:
             **{**fields, "inputs": tuple(fields["inputs"]), "shard_samples": tuple(fields["shard_samples"])}
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}; {MOVE_AWAY}") from error
+        raise DataError(f"{shown(path)}: {error}; {advice}") from error
 
 
-def check_stored(folder: Path, file: StoredFile, *, by_content: bool) -> None:
-    """See that a file of a part is there, by its size or by its hash too. Raises DataError when it is damaged."""
+def check_stored(
+    folder: Path,
+    file: StoredFile,
+    *,
+    by_content: bool,
+    shown: Callable[[Path], str] = str,
+    advice: str = MOVE_AWAY,
+) -> None:
+    """See that a file of a part is there, by its size or by its hash too. Raises DataError as ``read_part``."""
     path = folder / file.name
     if not path.is_file() or path.stat().st_size != file.bytes:
-        raise DataError(f"{path}: expected {file.bytes:,} bytes; {MOVE_AWAY}")
+        raise DataError(f"{shown(path)}: expected {file.bytes:,} bytes; {advice}")
     if by_content and file_hash(path) != file.xxh3_128:
-        raise DataError(f"{path}: its content is not what {PART_FILE} says; {MOVE_AWAY}")
+        raise DataError(f"{shown(path)}: its content is not what {PART_FILE} says; {advice}")

@@ -20,9 +20,10 @@ def publish_table(table: pa.Table, target: Path, *, store: PartStore, staging: P
     store.publish_file(staged, target)
 
 
-def check_table(path: Path) -> None:
+def check_table(path: Path, store: PartStore) -> None:
     """See that a table reads as it was written, by the checksums in it. Raises DataError."""
     try:
         pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: damaged: {error}; move it away and build again") from error
+        advice = "move it away" if store.keeps_parts_here else "delete the object"  # else its copy would come back
+        raise DataError(f"{store.shown(path)}: damaged: {error}; {advice} and build again") from error

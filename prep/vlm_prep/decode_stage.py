@@ -37,8 +37,8 @@ def decode_missing(config: Config, prepared: Sequence[PreparedSource], place: Wo
         place.run_tasks(
             decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20)
         )
-    for _, folder, _ in parts:
-        check_table(folder / DECODED_NAME)
+    for store, folder, _ in parts:
+        check_table(folder / DECODED_NAME, store)
     cached = "all cached" if not tasks else f"{len(parts) - len(tasks)} cached"
     fact(f"decode: {len(parts)} parts, {cached}, {num_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")
     log.note("decode", parts=len(parts), decoded=len(tasks), bytes=num_bytes, workers=workers)

@@ -16,11 +16,11 @@ from vlm_catalogs import tables
 from vlm_catalogs.decode import MEDIA_ERRORS, decode_image, rgb_pixels, video_frames
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import content_hash
-from vlm_catalogs.layout import MOVE_AWAY, check_stored, read_part, shard_name
+from vlm_catalogs.layout import shard_name
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.added_tables import publish_table
 from vlm_prep.fact_files import COPIED, DECODED_NAME
-from vlm_prep.part_store import PartStore
+from vlm_prep.part_store import PartStore, advice_on_damage, check_content, read_record
 from vlm_prep.picture_facts import picture_facts
 
 NOT_DECODED: dict[str, Any] = {"decoded": False, "decoded_frames": 0}
@@ -40,10 +40,10 @@ class DecodeTask:
 
 def decode(task: DecodeTask) -> None:
     """Decode the media of one part and publish what was found. Raises DataError or StorageError."""
-    record = read_part(task.folder)
+    record = read_record(task.folder, task.store)
     task.store.bring((task.folder / file.name for file in record.tables), below=task.folder)
     for file in record.tables:
-        check_stored(task.folder, file, by_content=True)
+        check_content(task.folder, file, task.store)
     table = decode_part(task.folder, task.store)
     publish_table(table, task.folder / DECODED_NAME, store=task.store, staging=task.staging)
 
@@ -57,7 +57,7 @@ def decode_part(folder: Path, store: PartStore) -> pa.Table:
     found: dict[tuple[str, str], Facts] = {}
     for reader, index, sample_key in _places(folder, store):
         if sample_key in of_sample:
-            _decode_sample(reader, index, of_sample[sample_key], found)
+            _decode_sample(reader, index, of_sample[sample_key], found, advice=advice_on_damage(store))
     table = [{name: row[name] for name in COPIED} | found[_identity(row)] for row in rows]
     return pa.Table.from_pylist(table, schema=tables.DECODED)
 
@@ -78,7 +78,9 @@ def _identity(row: Facts) -> tuple[str, str]:
     return row["kind"], row["xxh3_128"]
 
 
-def _decode_sample(reader: ShardReader, index: int, rows: list[Facts], found: dict[tuple[str, str], Facts]) -> None:
+def _decode_sample(
+    reader: ShardReader, index: int, rows: list[Facts], found: dict[tuple[str, str], Facts], *, advice: str
+) -> None:
     """Add what is not found yet of the media of one sample."""
     new = [row for row in rows if _identity(row) not in found]
     if not new:
@@ -87,9 +89,7 @@ def _decode_sample(reader: ShardReader, index: int, rows: list[Facts], found: di
     for row in new:
         content = sample.medium(row["name"])
         if content_hash(content) != row["xxh3_128"]:
-            raise DataError(
-                f"{row['dataset']}/{row['sample_id']}: {row['name']} is not what its hash says; {MOVE_AWAY}"
-            )
+            raise DataError(f"{row['dataset']}/{row['sample_id']}: {row['name']} is not what its hash says; {advice}")
         if _identity(row) not in found:
             found[_identity(row)] = (
                 image_facts(content) if row["kind"] == "image" else video_facts(content, row["frames"])

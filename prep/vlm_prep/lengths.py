@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.layout import check_stored, read_part
 from vlm_catalogs.render import Renderer, RenderSettings, load_renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_catalogs.source import I4Source, Source
 from vlm_prep.added_tables import publish_table
 from vlm_prep.measure import measure_part
-from vlm_prep.part_store import PartStore
+from vlm_prep.part_store import PartStore, check_content, read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +59,10 @@ def renderer_for(model: str, settings: RenderSettings) -> Renderer:
 
 def measure(task: MeasureTask) -> None:
     """Measure one part and publish its lengths. Raises DataError or StorageError."""
-    record = read_part(task.folder)
+    record = read_record(task.folder, task.store)
     task.store.bring((task.folder / file.name for file in record.tables), below=task.folder)
     for file in record.tables:
-        check_stored(task.folder, file, by_content=True)
+        check_content(task.folder, file, task.store)
     table = measure_part(task.folder, renderer_for(task.model, task.settings))
     publish_table(table, task.folder / lengths_name(task.fingerprint), store=task.store, staging=task.staging)
 

@@ -52,7 +52,7 @@ def measure_missing(
         place.run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     for source in prepared:
         for path in source.tables(lengths_name(source.encoding)):
-            check_table(path)
+            check_table(path, source.plan.store)
     num_parts = sum(len(source.records) for source in prepared)
     cached = "all cached" if not tasks else f"{num_parts - len(tasks)} cached"
     fact(f"measure: {num_parts} parts, {cached}, {num_samples:,} samples, {time.monotonic() - started:.1f} s")

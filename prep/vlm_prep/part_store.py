@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Protocol
 
 from vlm_catalogs.errors import StorageError
-from vlm_catalogs.layout import PART_FILE, PartRecord, check_stored, part_folder
+from vlm_catalogs.layout import (
+    DELETE_OBJECTS,
+    MOVE_AWAY,
+    PART_FILE,
+    PartRecord,
+    StoredFile,
+    check_stored,
+    part_folder,
+    read_part,
+)
 from vlm_catalogs.manifest import MANIFEST_FILE
 from vlm_prep.staging import live_owners, publish_file, publish_folder, publish_text, staging_folder
 
@@ -141,3 +150,18 @@ class LocalStore:
     def shown(self, path: Path) -> str:
         """As PartStore."""
         return str(path)
+
+
+def advice_on_damage(store: PartStore) -> str:
+    """What to do about a damaged part, where it is kept."""
+    return MOVE_AWAY if store.keeps_parts_here else DELETE_OBJECTS
+
+
+def read_record(folder: Path, store: PartStore) -> PartRecord:
+    """The record of a whole part; errors name what the store has. Raises DataError."""
+    return read_part(folder, shown=store.shown, advice=advice_on_damage(store))
+
+
+def check_content(folder: Path, file: StoredFile, store: PartStore) -> None:
+    """See that a file of a part is what its record says; errors name what the store has. Raises DataError."""
+    check_stored(folder, file, by_content=True, shown=store.shown, advice=advice_on_damage(store))

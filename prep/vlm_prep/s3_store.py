@@ -17,7 +17,7 @@ import xxhash
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
-from vlm_catalogs.layout import MOVE_AWAY, PART_FILE, PartRecord, part_folder
+from vlm_catalogs.layout import DELETE_OBJECTS, PART_FILE, PartRecord, part_folder
 from vlm_catalogs.manifest import MANIFEST_FILE
 from vlm_catalogs.object_copies import ObjectCopies, is_same
 from vlm_catalogs.object_store import S3Location
@@ -61,7 +61,9 @@ class S3Store:
             for file in (*record.shards, *record.tables):
                 found = listed.get(folder / file.name)
                 if found is None or found.bytes != file.bytes:
-                    raise DataError(f"{self.shown(folder / file.name)}: expected {file.bytes:,} bytes; {MOVE_AWAY}")
+                    raise DataError(
+                        f"{self.shown(folder / file.name)}: expected {file.bytes:,} bytes; {DELETE_OBJECTS}"
+                    )
 
     @property
     def keeps_parts_here(self) -> bool:
@@ -74,9 +76,7 @@ class S3Store:
         for at in self._owners(stale=True):
             self.copies.objects.delete(at)
         with staging_folder(self.folder) as folder:
-            owner = json_text.loads((folder / OWNER_FILE).read_bytes())
-            at = self.copies.location(folder) / OWNER_FILE
-            self.copies.objects.put(at, json_text.dumps({**owner, "time": int(time.time())}).encode())
+            at = self._tell_of(folder)
             try:
                 yield folder
             except StorageError:  # the store may not answer; the next build removes what tells of a dead one
@@ -92,6 +92,7 @@ class S3Store:
 
     def publish_part(self, staged: Path, target: Path) -> None:
         """As PartStore."""
+        self._tell_of(staged.parent)
         marker, ours = self.copies.location(target) / PART_FILE, (staged / PART_FILE).read_bytes()
         theirs = self._read_if_there(marker)
         if theirs is None:
@@ -113,6 +114,7 @@ class S3Store:
 
     def publish_file(self, staged: Path, target: Path) -> None:
         """As PartStore."""
+        self._tell_of(staged.parent)
         self._store_once(staged, self.copies.location(target))
         self._keep_copy(staged, target)
 
@@ -146,6 +148,13 @@ class S3Store:
     def shown(self, path: Path) -> str:
         """As PartStore."""
         return self.copies.shown(path)
+
+    def _tell_of(self, staging: Path) -> S3Location:
+        """Store that the owner of a staging folder lives now: of another machine nothing else tells so for days."""
+        owner = json_text.loads((staging / OWNER_FILE).read_bytes())
+        at = self.copies.location(staging) / OWNER_FILE
+        self.copies.objects.put(at, json_text.dumps({**owner, "time": int(time.time())}).encode())
+        return at
 
     def _read_if_there(self, at: S3Location) -> bytes | None:
         return self.copies.objects.read(at) if self.copies.objects.head(at) is not None else None

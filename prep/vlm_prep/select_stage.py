@@ -40,9 +40,11 @@ def count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> d
     for source in prepared:
         rows = selection.filter(pc.equal(selection["dataset"], source.name))
         if rows.num_rows != source.num_kept:
+            store, lengths = source.plan.store, "the lengths/ folders of its parts"
+            advice = f"move {lengths} away" if store.keeps_parts_here else f"delete the objects in {lengths}"
             raise DataError(
-                f"{source.plan.layout}: {source.num_kept:,} kept samples, {rows.num_rows:,} with lengths; "
-                "move the lengths/ folders of its parts away and build again"
+                f"{store.shown(source.plan.layout)}: {source.num_kept:,} kept samples, {rows.num_rows:,} with lengths; "
+                f"{advice} and build again"
             )
         reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason is not None)
         num_eval = pc.sum(pc.equal(rows["split"], "eval")).as_py() or 0

@@ -8,11 +8,11 @@ from pathlib import Path
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import joined_hash
-from vlm_catalogs.layout import PART_FILE, PartRecord, check_stored, part_folder, read_part
+from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.i4_inputs import plan_i4, read_wdinfo
 from vlm_prep.mended import renamed_if_mended
-from vlm_prep.part_store import PartStore
+from vlm_prep.part_store import PartStore, check_content, read_record
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import plan_files, stated_samples
@@ -156,10 +156,10 @@ def read_parts(plan: SourcePlan) -> list[PartRecord]:
     store, folders = plan.store, plan.folders()
     names = (PART_FILE, "samples.parquet", "media.parquet")
     store.bring((folder / name for folder in folders for name in names), below=plan.layout / "parts")
-    records = [read_part(folder) for folder in folders]
+    records = [read_record(folder, store) for folder in folders]
     store.check_sizes(plan.layout, records)
     for folder, record in zip(folders, records, strict=True):
         for file in record.tables:
             if file.name == "samples.parquet":
-                check_stored(folder, file, by_content=True)
+                check_content(folder, file, store)
     return records

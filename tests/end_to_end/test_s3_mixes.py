@@ -1,6 +1,7 @@
 """Shards and mixes in a real object store: what a local build writes, whatever happens on the way."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 from tests.object_server import ACCESS_KEY, SECRET_KEY, ObjectServer
 
+from vlm_catalogs.config import load_config
 from vlm_catalogs.hashing import content_hash, file_hash
 from vlm_prep.cli import main
+from vlm_prep.prune import LoosePart, delete_parts, find_loose_parts, open_shards
+from vlm_prep.stores import stores_of
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
 
@@ -175,3 +179,69 @@ def test_a_mix_in_s3_is_asked_shown_verified_and_exported(
     assert main(["export", str(built), str(tmp_path / "exported"), "--format", "jsonl"]) == 0
     assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "exported").glob("*.jsonl")) == 68
     assert not list(tmp_path.rglob("*.mds"))
+
+
+def keys(server: ObjectServer, pattern: str) -> list[str]:
+    """Of the objects in s3://built that match."""
+    return [key for key in stored(server, "built") if re.fullmatch(pattern, key)]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "gone", "advice"),
+    [
+        (r"shards/demo_photos/.*/lengths/.*", r"{}", "delete the object and build again"),
+        (r"shards/demo_photos/.*/samples\.parquet", r"{}/.*", "delete all objects of its folder, part.json first"),
+    ],
+)
+def test_a_damaged_object_is_named_with_what_mends_it(
+    server: ObjectServer,
+    built: Path,
+    tree: dict[str, str],
+    capfd: pytest.CaptureFixture[str],
+    damaged: str,
+    gone: str,
+    advice: str,
+) -> None:
+    (key,) = keys(server, damaged)
+    content = bytearray(server.client().get_object(Bucket="built", Key=key)["Body"].read())
+    content[len(content) // 4] ^= 1
+    server.client().put_object(Bucket="built", Key=key, Body=bytes(content))
+    for _ in range(2):  # the copy is not what is wrong
+        capfd.readouterr()
+        assert main(["build-mix", str(built)]) == 2
+        _, err = capfd.readouterr()
+        assert f"s3://built/{key}: " in err and advice in err
+        assert "s3_cache" not in err
+    for one in keys(server, gone.format(key if gone == "{}" else key.rpartition("/")[0])):
+        server.client().delete_object(Bucket="built", Key=one)
+    assert main(["build-mix", str(built)]) == 0
+    assert stored(server, "built") == tree
+
+
+def test_a_build_of_days_on_another_machine_is_not_taken_for_dead(built: Path) -> None:
+    store = stores_of(load_config(built)).shards
+    elsewhere = {"pid": 1, "host": "another-host"}
+    with store.staging() as staging:
+        at = store.copies.location(staging) / "owner.json"  # type: ignore[attr-defined]
+        (staging / "owner.json").write_text(json.dumps(elsewhere))
+        store.copies.objects.put(at, json.dumps({**elsewhere, "time": 0}).encode())  # type: ignore[attr-defined]
+        assert store.live_owners() == []
+        (staging / "facts").write_text("of a part")
+        store.publish_file(staging / "facts", store.folder / "facts")
+        assert store.live_owners() == [staging.name]
+    store.delete(store.folder / "facts")
+
+
+def test_prune_in_s3_leaves_what_a_mix_pins_by_now(
+    server: ObjectServer, built: Path, tree: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    use_own_chain(server, monkeypatch)
+    (record,) = keys(server, r"shards/demo_photos/.*/part\.json")
+    layout, _, pinned = record.removesuffix("/part.json").rpartition("/parts/")
+    server.client().put_object(Bucket="built", Key=f"{layout}/parts/loose/part.json", Body=b"{}")
+    store, mixes = open_shards("s3://built/shards"), ["s3://built/mixes"]
+    (loose,) = find_loose_parts(store, mixes)
+    listed_before = LoosePart(dataset=loose.dataset, layout=loose.layout, name=pinned, bytes=1)
+    assert delete_parts(store, [listed_before, loose], mixes) == [loose]
+    assert stored(server, "built") == tree
