@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_catalogs.hashing import file_hash
+from vlm_train.checkpoint import complete_checkpoints, write_checkpoint
 from vlm_train.cli import main
 from vlm_train.make_tiny import make_tiny
+from vlm_train.run_steps import take_step
 
 DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 NUM_STEPS = 8
@@ -477,3 +480,25 @@ def test_the_command_line_answers_without_loading_torch() -> None:
     code = "import sys, vlm_train.cli\ntry:\n    vlm_train.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
     code += "assert not {'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules), 'heavy imports'"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_second_signal_does_not_end_the_save_that_the_first_one_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+
+    def take_and_stop(*given: Any) -> Any:
+        taken.append(take_step(*given))
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return taken[-1]
+
+    def save_slowly(*given: Any, **settings: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return write_checkpoint(*given, **settings)
+
+    monkeypatch.setattr("vlm_train.run.take_step", take_and_stop)
+    monkeypatch.setattr("vlm_train.checkpoint_saver.write_checkpoint", save_slowly)
+    assert place.main("twice") == 128 + signal.SIGUSR1
+    assert [path.name for path in complete_checkpoints(place.folder / "twice")] == ["step-2"]

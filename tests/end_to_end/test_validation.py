@@ -72,9 +72,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and samples of pictures, films and text in one dataset of which five are held out."""
-    place = tmp_path_factory.mktemp("validation")
-    make_tiny("qwen3_vl", place / "model")
+    """A mix, and a run on it in one process."""
+    return prepare(tmp_path_factory.mktemp("validation"), "qwen3_vl")
+
+
+def prepare(place: Path, family: str) -> Path:
+    """A model, samples of pictures, films and text in one dataset of which five are held out, and a run on them."""
+    make_tiny(family, place / "model")
     (place / "data").mkdir()
     every = [
         line
@@ -151,9 +155,27 @@ def test_measuring_changes_no_step(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_measure_what_one_does(folder: Path) -> None:
-    command = [sys.executable, "-m", "vlm_train.cli", "run", "run.toml", "--set", "train.output_dir=two"]
-    command += ["--set", "policy.parallelism.dp_shard_size=2", "--set", "train.train_batch_per_replica=2"]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    on_two_ranks(folder)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_experts_measure_what_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step too, when no micro-batch has told them yet how long batches are."""
+    place = prepare(tmp_path, "qwen3_vl_moe")
+    monkeypatch.chdir(place)
+    on_two_ranks(place, "policy.parallelism.ep_size=2")
+
+
+def on_two_ranks(folder: Path, *settings: str) -> None:
+    """Run on two ranks and compare with the run in one process."""
+    given = ["train.output_dir=two", "policy.parallelism.dp_shard_size=2", "train.train_batch_per_replica=2", *settings]
+    command = [sys.executable, "-m", "vlm_train.cli", "run", "run.toml"]
+    command += [text for one in given for text in ("--set", one)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
     one, two = (lines(folder / run / "validation.jsonl") for run in ("whole", "two"))
     assert two[0]["validation/loss"] == pytest.approx(one[0]["validation/loss"], rel=1e-7)
     for first, second in zip(one, two, strict=True):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from vlm_catalogs import json_text
 from vlm_train.loop import SampleLoss
 from vlm_train.planned_rows import empty_line
 from vlm_train.validation import rows_of_rank, summarise
@@ -42,3 +43,16 @@ def test_means_weigh_tokens_and_do_not_depend_on_the_order() -> None:
 def test_a_dataset_without_supervised_tokens_has_no_loss() -> None:
     found = summarise([loss("a", 4.0, 2), loss("none", 0.0, 0)])
     assert (found.loss, found.by_dataset, found.num_samples) == (2.0, {"a": 2.0}, 2)
+
+
+def test_a_loss_that_is_not_finite_is_named_and_is_no_number() -> None:
+    found = summarise([loss("a", math.nan, 2), loss("b", 4.0, 2)], undecodable=["b/x: broken"])
+    assert found.loss is None
+    assert found.metrics() == {
+        "validation/loss/b": 2.0,
+        "validation/samples": 2,
+        "validation/supervised_tokens": 4,
+        "validation/not_finite": ["a/s"],
+        "validation/undecodable": ["b/x: broken"],
+    }
+    json_text.loads(json_text.dumps(found.metrics()))  # as metrics.jsonl and state.json are read

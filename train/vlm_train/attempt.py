@@ -76,7 +76,8 @@ def load_run(
     if config.train.sequence_packing:
         movement = refuse_leaking_rows(config, family)
         fact(f"packing: samples in one row do not see each other (leak probe: {movement.share:.1g} of 1)")
-    encoder = RowEncoder(store, family, load_renderers(config, mix), max_bad_samples=config.stream.max_bad_samples)
+    renderers = load_renderers(config, mix)
+    encoder = RowEncoder(store, family, renderers, max_bad_samples=config.stream.max_bad_samples)
     trainer, trainable = load_trainer(config, family, ranks)
     for line in trainable.lines():
         fact(line)
@@ -89,7 +90,9 @@ def load_run(
             ranks=ranks,
         )
     saver = saver_of(config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks)
-    validation = open_validation(config, mix, encoder=encoder, family=family, trainer=trainer, ranks=ranks)
+    validation = open_validation(
+        config, mix, store=store, renderers=renderers, family=family, trainer=trainer, ranks=ranks
+    )
     return Run(
         config=config,
         ranks=ranks,

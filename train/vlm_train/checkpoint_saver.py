@@ -60,10 +60,10 @@ class CheckpointSaver:
         self._saving = self._thread.submit(partial(self._write, state, copied_to_cpu(tensors)))
         return path
 
-    def raise_failure(self) -> None:
-        """Raise the StorageError of a save that has failed in the background; returns at once."""
-        if self._saving is not None and self._saving.done():
-            self.finish()
+    @property
+    def has_failed(self) -> bool:
+        """Has the save in the background failed? ``finish`` then raises its error."""
+        return self._saving is not None and self._saving.done() and self._saving.exception() is not None
 
     def finish(self) -> None:
         """Wait for the save in the background. Raises StorageError when it has failed."""
@@ -72,8 +72,11 @@ class CheckpointSaver:
             saving.result()
 
     def close(self) -> None:
-        """End the thread after its save; a failure is left to the error that ends the run."""
-        with suppress(StorageError):
+        """End the thread after its save; a failure is left to the error that ends the run.
+
+        That may be the loss of another rank, for which this one's save would wait: RuntimeError of the group.
+        """
+        with suppress(StorageError, RuntimeError):
             self.finish()
         if self._thread is not None:
             self._thread.shutdown()

@@ -54,7 +54,7 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: boo
     if adapter and config.policy.lora is None:
         raise ConfigError(f"{run}: was trained without [policy.lora], so it has no adapters; leave --adapter out")
     if config.policy.lora is not None:
-        base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.model_revision)
+        base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.weights_revision)
         if state.fingerprint.get(BASE_WEIGHTS) != base:
             raise ConfigError(
                 f"{config.policy.weights_name_or_path}: its weights are not those that {checkpoint} was trained on; "

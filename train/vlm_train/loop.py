@@ -123,7 +123,8 @@ class Trainer:
         counts = [sum(batch.num_tokens for batch in batches), sum(batch.num_padding for batch in batches)]
         loss_sum, num_tokens, num_padding, aux_loss = self._summed([sum(losses), *counts, aux_loss])
         loss = loss_sum / max(1, num_supervised)
-        refuse_non_finite(loss, grad_norm, samples=samples, step=step)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            refuse_non_finite(loss, grad_norm, samples=self._ranks.gather(list(samples)), step=step)
         self.optimizer.step()
         loads = self.routers.step_loads()
         if loads is not None:
@@ -155,9 +156,15 @@ class Trainer:
     def _losses(self, batch: Batch) -> Tensor:
         """The loss (S,) of each sample of a batch."""
         on_device = batch.to(self._device)
+        self._begin(on_device)
         with self._precision.context(self._device):
             losses_N = self._whole(on_device)
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
+
+    def _begin(self, on_device: Batch) -> None:
+        """What ranks that share experts agree on before each forward pass."""
+        if self._experts is not None:
+            self._experts.begin(on_device.input_ids_BT.numel())
 
     def _summed(self, values: Sequence[float]) -> list[float]:
         """Each value, summed over the ranks; between CPUs, so that no device is waited for."""
@@ -181,8 +188,7 @@ class Trainer:
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 
     def _forward(self, on_device: Batch) -> Tensor:
-        if self._experts is not None:
-            self._experts.begin(on_device.input_ids_BT.numel())
+        self._begin(on_device)
         counting = self.routers.counting(on_device.is_real_BT, with_probabilities=bool(self._aux_coeff))
         with self._precision.context(self._device), counting:
             losses_N: Tensor = self._whole(on_device)

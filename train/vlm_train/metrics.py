@@ -43,13 +43,18 @@ class MetricsLog:
         self._file.close()
 
 
-def open_metrics(output_dir: Path, name: str = METRICS_FILE) -> MetricsLog:
-    """The log of a new attempt. A line torn by a kill is cut off first: it would spoil the file for every reader."""
+def open_metrics(output_dir: Path, name: str = METRICS_FILE, *, attempt: int | None = None) -> MetricsLog:
+    """The log of a new attempt, or of ``attempt``.
+
+    A line torn by a kill is cut off first: it would spoil the file for every reader.
+    """
     path = output_dir / name
-    attempt = 1
     if path.exists():
         cut_torn_line(path)
-        attempt = 1 + max((line.get("attempt", 1) for line in read_metrics(path)), default=0)
+    if attempt is None:
+        attempt = (
+            1 if not path.exists() else 1 + max((line.get("attempt", 1) for line in read_metrics(path)), default=0)
+        )
     return MetricsLog(path.open("a", encoding="utf-8"), attempt=attempt)
 
 

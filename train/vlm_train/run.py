@@ -5,6 +5,7 @@ from contextlib import closing, nullcontext
 
 from vlm_catalogs.config import Config, describe_mode
 from vlm_catalogs.console import be_quiet, fact, note
+from vlm_catalogs.errors import StorageError
 from vlm_train.attempt import Run, load_run, set_determinism
 from vlm_train.finish import end_stopped, end_whole
 from vlm_train.loggers import missing_loggers
@@ -21,6 +22,9 @@ from vlm_train.step_reports import open_reports
 from vlm_train.step_stream import Place
 from vlm_train.stop_request import StopRequest
 from vlm_train.validation import describe_held_out
+
+SAVE_FAILED = 1 << 20
+"""Above every signal's number."""
 
 
 def run_training(config: Config, *, resume: bool) -> int:
@@ -64,13 +68,14 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
         note(start.note)
     hush_progress_bars()
     set_determinism(config)
-    with closing(open_store(config, mix, plan, ranks)) as store:
+    # The request holds until the last checkpoint is whole: launchers may send several signals.
+    with closing(open_store(config, mix, plan, ranks)) as store, StopRequest() as stop:
         run = load_run(config, plan, start, datasets, fingerprint, mix, store, ranks)
         with closing(run.saver):
-            return _train(run)
+            return _train(run, stop)
 
 
-def _train(run: Run) -> int:
+def _train(run: Run, stop: StopRequest) -> int:
     if run.ranks.is_first:
         write_run_files(run.config, run.start, run.fingerprint)
     run.ranks.wait()
@@ -81,7 +86,6 @@ def _train(run: Run) -> int:
     is_whole, validation_loss = False, None
     with (
         reports if run.ranks.is_first else nullcontext() as shown,
-        StopRequest() as stop,
         _sample_losses(run, attempt=run.ranks.largest(shown.attempt if shown else 0)) as lines,
         closing(steps_of_run(run, next_place)) as steps,
     ):
@@ -101,15 +105,20 @@ def _train(run: Run) -> int:
                 shown.show({**metrics, **held_out})
             if save_is_due(config, next_place):
                 save_run(run, next_place, validation_loss=validation_loss)
-            run.saver.raise_failure()
     if stop.signal is not None and not is_whole:
         return end_stopped(run, next_place, stop, validation_loss=validation_loss)
     return end_whole(run, next_place, validation_loss=validation_loss)
 
 
 def _all_stop(run: Run, stop: StopRequest) -> bool:
-    """True once any rank was asked to stop: all leave after the same step."""
-    asked = run.ranks.largest(stop.signal or 0)
+    """True once any rank was asked to stop: all leave after the same step.
+
+    Raises StorageError, on all of them, when any has failed to save a checkpoint in the background.
+    """
+    asked = run.ranks.largest(SAVE_FAILED if run.saver.has_failed else stop.signal or 0)
+    if asked == SAVE_FAILED:
+        run.saver.finish()
+        raise StorageError("another process of the run could not save a checkpoint; its message says why")
     if asked and stop.signal is None:
         stop.signal = signal.Signals(asked)
     return bool(asked)

@@ -23,13 +23,14 @@ def is_past_end(run: Run, place: Place) -> bool:
     return place.step >= run.plan.total_steps if run.plan.is_exact else place.epoch >= run.plan.epochs
 
 
-def measure_held_out(run: Run, place: Place) -> dict[str, float]:
+def measure_held_out(run: Run, place: Place) -> dict[str, Any]:
     """The numbers of a validation before the step at ``place``, where one is due. All ranks must call it."""
     due = place.step == 0 or is_due(run.config, step=place.step, is_last=is_past_end(run, place))
     if run.validation is None or not due:
         return {}
     began = time.perf_counter()
     metrics = run.validation.measure().metrics()
+    run.store.take_reads()  # else the next step would count them as its own
     return {**metrics, "validation/seconds": time.perf_counter() - began}
 
 

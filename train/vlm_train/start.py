@@ -16,7 +16,7 @@ from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.manifest import Manifest
 from vlm_train.checkpoint import CHECKPOINTS, RunState, complete_checkpoints, read_state, refuse_unmarked, step_of
 from vlm_train.epoch import PLANNER_VERSION
-from vlm_train.metrics import METRICS_FILE
+from vlm_train.metrics import METRICS_FILE, VALIDATION_FILE
 
 FINGERPRINT_FILE = "fingerprint.json"
 CONFIG_FILE = "config.toml"
@@ -25,7 +25,17 @@ PLANNED = "planned"
 """Key of fingerprint.json where vlm-train plan wrote it and nothing has trained yet."""
 BASE_WEIGHTS = "base weights"
 """Key of the fingerprint of a LoRA run: its checkpoints hold the adapters only."""
-OURS = (CONFIG_FILE, FINGERPRINT_FILE, METRICS_FILE, CHECKPOINTS, "epochs", "sample_loss", "safetensors", "adapters")
+OURS = (
+    CONFIG_FILE,
+    FINGERPRINT_FILE,
+    METRICS_FILE,
+    VALIDATION_FILE,
+    CHECKPOINTS,
+    "epochs",
+    "sample_loss",
+    "safetensors",
+    "adapters",
+)
 """What a run leaves in its output_dir; any of them marks it as used."""
 
 
@@ -69,7 +79,7 @@ def _adapter_fingerprint(config: Config) -> dict[str, Any]:
         return {}
     from vlm_train.lora import base_weights_hash
 
-    base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.model_revision)
+    base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.weights_revision)
     return {"policy.lora": json_text.loads(json_text.dumps(asdict(config.policy.lora))), BASE_WEIGHTS: base}
 
 

@@ -27,19 +27,27 @@ class StepReports:
         if self._validations is not None:
             held_out = {name: value for name, value in metrics.items() if name.startswith("validation/")}
             self._validations.write({"step": step, **held_out})
-            fact(f"validation after {step} steps: loss {metrics['validation/loss']:.4f}")
+            fact(describe_validation(metrics, step=step))
         if step == 0:  # else they are among the numbers of the step
             for logger in self._loggers:
                 logger.log(numbers_of(metrics), step=step)
 
     def show(self, metrics: Mapping[str, Any]) -> None:
         """Write and show one step. Raises StorageError when the disk does not take it."""
-        if "validation/loss" in metrics:
+        if "validation/samples" in metrics:
             self.show_validation(metrics, step=metrics["step"])
         self._log.write(metrics)
         for logger in self._loggers:
             logger.log(numbers_of(metrics), step=metrics["step"])
         self._view.show(metrics)
+
+
+def describe_validation(metrics: Mapping[str, Any], *, step: int) -> str:
+    """One validation as one line."""
+    loss = metrics.get("validation/loss")
+    found = f"loss {loss:.4f}" if loss is not None else "the loss is not finite"
+    broken = [*metrics.get("validation/not_finite", ()), *metrics.get("validation/undecodable", ())]
+    return f"validation after {step} steps: {found}" + (f"; look at {', '.join(broken[:5])}" if broken else "")
 
 
 @contextmanager
@@ -49,7 +57,9 @@ def open_reports(config: Config, output_dir: Path, *, total_steps: int) -> Itera
     is_validated = config.validation.enable
     with (
         open_metrics(output_dir) as log,
-        open_metrics(output_dir, VALIDATION_FILE) if is_validated else nullcontext() as validations,
+        open_metrics(output_dir, VALIDATION_FILE, attempt=log.attempt)
+        if is_validated
+        else nullcontext() as validations,
         open_all(config, output_dir) as loggers,
         view,
     ):

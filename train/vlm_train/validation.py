@@ -4,13 +4,14 @@ Batches are cut before they are dealt to ranks, so that the numbers are the same
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.render import Renderer
 from vlm_train.draws import DatasetToDraw
 from vlm_train.loop import SampleLoss, Trainer
 from vlm_train.models.family import Batch, Family
@@ -18,6 +19,7 @@ from vlm_train.open_mix import OpenMix, held_out_datasets
 from vlm_train.open_store import num_workers
 from vlm_train.planned_rows import PlannedRow, empty_line
 from vlm_train.ranks import Ranks
+from vlm_train.sample_store import SampleStore
 from vlm_train.stream import RowEncoder, encoded_in_order
 
 Line = tuple[PlannedRow]
@@ -28,20 +30,26 @@ Line = tuple[PlannedRow]
 class ValidationLoss:
     """What one validation came to."""
 
-    loss: float
-    """Mean over all supervised tokens."""
+    loss: float | None
+    """Mean over all supervised tokens; None where there is none, or a loss that is not finite."""
     by_dataset: dict[str, float]
-    """Mean over the supervised tokens of each dataset that has any."""
+    """Mean over the supervised tokens of each dataset that has any, all of them finite."""
     num_samples: int
     num_supervised_tokens: int
+    not_finite: tuple[str, ...] = ()
+    """``dataset/sample_id`` of samples whose loss is not finite."""
+    undecodable: tuple[str, ...] = ()
+    """Why samples were measured blank, without labels."""
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """As they stand in metrics.jsonl."""
+        lists = {"validation/not_finite": self.not_finite, "validation/undecodable": self.undecodable}
         return {
-            "validation/loss": self.loss,
+            **({} if self.loss is None else {"validation/loss": self.loss}),
             **{f"validation/loss/{name}": loss for name, loss in self.by_dataset.items()},
             "validation/samples": self.num_samples,
             "validation/supervised_tokens": self.num_supervised_tokens,
+            **{name: list(texts) for name, texts in lists.items() if texts},
         }
 
 
@@ -59,30 +67,44 @@ class Validation:
 
     def measure(self) -> ValidationLoss:
         """The loss with the weights as they are. All ranks must call it."""
-        losses = self.trainer.measure(self._batches())
-        return summarise(self.ranks.gather(losses))
+        problems: list[str] = []
+        losses = self.trainer.measure(self._batches(problems))
+        return summarise(self.ranks.gather(losses), undecodable=self.ranks.gather(problems))
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, problems: list[str]) -> Iterator[Batch]:
+        """The batches of this rank; what did not decode goes to ``problems``."""
         mine = rows_of_rank(self.rows, batch_size=self.batch_size, rank=self.ranks.rank, num_ranks=self.ranks.size)
         with closing(encoded_in_order(mine, self.encoder.encode, num_workers=self.num_workers)) as encoded:
             batch = []
             for row in encoded:
                 batch.append(row.samples)
+                problems += row.problems
                 if len(batch) == self.batch_size:
                     yield self.family.collate(batch)
                     batch = []
 
 
 def open_validation(
-    config: Config, mix: OpenMix, *, encoder: RowEncoder, family: Family, trainer: Trainer, ranks: Ranks
+    config: Config,
+    mix: OpenMix,
+    *,
+    store: SampleStore,
+    renderers: Mapping[str, Renderer],
+    family: Family,
+    trainer: Trainer,
+    ranks: Ranks,
 ) -> Validation | None:
-    """What measures the held-out loss of a run; None where its TOML asks for none."""
+    """What measures the held-out loss of a run; None where its TOML asks for none.
+
+    Samples that do not decode are named and never stop a run, nor count towards ``max_bad_samples`` of training.
+    """
     if not config.validation.enable:
         return None
+    rows = held_out_rows(held_out_datasets(mix))
     return Validation(
-        rows=held_out_rows(held_out_datasets(mix)),
+        rows=rows,
         batch_size=config.validation.batch_size or config.train.train_policy.mini_batch,
-        encoder=encoder,
+        encoder=RowEncoder(store, family, renderers, max_bad_samples=len(rows)),
         family=family,
         trainer=trainer,
         ranks=ranks,
@@ -145,20 +167,24 @@ def rows_of_rank(rows: Sequence[Line], *, batch_size: int, rank: int, num_ranks:
     return mine
 
 
-def summarise(losses: Sequence[SampleLoss]) -> ValidationLoss:
+def summarise(losses: Sequence[SampleLoss], *, undecodable: Sequence[str] = ()) -> ValidationLoss:
     """The means over supervised tokens. Sums are exact (``math.fsum``), so that their order does not matter."""
     by_name: dict[str, list[SampleLoss]] = {}
     for one in losses:
         by_name.setdefault(one.dataset, []).append(one)
     means = {name: _mean(of_dataset) for name, of_dataset in sorted(by_name.items())}
     return ValidationLoss(
-        loss=_mean(losses) or 0.0,
+        loss=_mean(losses),
         by_dataset={name: mean for name, mean in means.items() if mean is not None},
         num_samples=len(losses),
         num_supervised_tokens=sum(one.num_supervised_tokens for one in losses),
+        not_finite=tuple(f"{one.dataset}/{one.sample_id}" for one in losses if not math.isfinite(one.loss_sum)),
+        undecodable=tuple(undecodable),
     )
 
 
 def _mean(losses: Sequence[SampleLoss]) -> float | None:
     tokens = sum(one.num_supervised_tokens for one in losses)
-    return math.fsum(one.loss_sum for one in losses) / tokens if tokens else None
+    if not tokens or not all(math.isfinite(one.loss_sum) for one in losses):
+        return None
+    return math.fsum(one.loss_sum for one in losses) / tokens

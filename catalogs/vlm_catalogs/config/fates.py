@@ -123,7 +123,7 @@ MEANINGLESS: dict[str, Fate] = {
     ),
     **_noted("runs are told apart by output_dir", "train.timestamp", "logging.group_name"),
     **_noted("metrics.jsonl has a line for each step", "logging.multi_modal_log_interval"),
-    **_noted("SIGINT and SIGTERM are what ends a run early", "train.signal_to_handle"),
+    **_noted("SIGINT, SIGTERM and SIGUSR1 are what ends a run early", "train.signal_to_handle"),
     **_noted("profiling is not built yet", "profiler"),
     **_noted("an average of the weights is not built yet", "train.ema_decay", "train.ema_update_step_interval"),
 }

@@ -204,6 +204,11 @@ class PolicySection:
         """Where the weights to begin with are."""
         return self.model_safetensor_path or self.model_name_or_path
 
+    @property
+    def weights_revision(self) -> str | None:
+        """Their revision: ``model_revision`` is one of the model's own repository."""
+        return None if self.model_safetensor_path else self.model_revision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationSection:

@@ -38,19 +38,29 @@ class ExpertGroup:
 
     def gather(self, values_N: Tensor, *, fill: int = 0) -> Tensor:
         """The tokens of all ranks of the group (G, ...), those of each filled up with ``fill``; gradients go back."""
-        from torch.distributed._functional_collectives import all_gather_tensor, all_gather_tensor_autograd
+        from torch.distributed._functional_collectives import (
+            all_gather_tensor,
+            all_gather_tensor_autograd,
+        )
 
         full_N = _filled(values_N, self._num_tokens, fill).contiguous()
-        gather = all_gather_tensor_autograd if full_N.requires_grad else all_gather_tensor
-        gathered_G: Tensor = gather(full_N, 0, self.mesh)
+        if not (full_N.requires_grad and torch.is_grad_enabled()):
+            return _waited(all_gather_tensor(full_N, 0, self.mesh))
+        gathered_G: Tensor = all_gather_tensor_autograd(full_N, 0, self.mesh)
         return gathered_G
 
     def give_back(self, values_G: Tensor, num_tokens: int) -> Tensor:
         """What all ranks of the group made of this rank's tokens (N, ...), summed."""
-        from torch.distributed._functional_collectives import reduce_scatter_tensor_autograd
+        from torch.distributed._functional_collectives import (
+            reduce_scatter_tensor,
+            reduce_scatter_tensor_autograd,
+        )
 
-        summed_N: Tensor = reduce_scatter_tensor_autograd(values_G.contiguous(), "sum", 0, self.mesh)
-        return summed_N[:num_tokens]
+        full_G = values_G.contiguous()
+        if not (full_G.requires_grad and torch.is_grad_enabled()):
+            return _waited(reduce_scatter_tensor(full_G, "sum", 0, self.mesh))[:num_tokens].clone()
+        summed_N: Tensor = reduce_scatter_tensor_autograd(full_G, "sum", 0, self.mesh)
+        return summed_N[:num_tokens].clone()  # FSDP takes no views of what a collective gave
 
 
 def share_experts(module: nn.Module, ranks: Ranks, mesh: "DeviceMesh") -> ExpertGroup:
@@ -103,6 +113,14 @@ class _LocalExperts:
         return (
             value.to_local() if isinstance(value, nn.Parameter | torch.Tensor) and hasattr(value, "to_local") else value
         )
+
+
+def _waited(values: Tensor) -> Tensor:
+    """The tensor itself in the place of one that is still on its way, which grouped products cannot take (they crash)."""
+    from torch.distributed._functional_collectives import wait_tensor
+
+    plain: Tensor = wait_tensor(values)  # type: ignore[no-untyped-call]
+    return plain
 
 
 def _filled(values_N: Tensor, size: int, fill: int) -> Tensor:

@@ -69,7 +69,8 @@ def load_pretrained(model: str, *, dtype: torch.dtype, device: torch.device | st
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that they are named below, instead of one at a time in a log
     )
-    module, info = _from_pretrained(load, weights, policy.model_revision, policy.trust_remote_code)
+    revision = policy.model_revision if weights == model else None  # it names one of the model's own repository
+    module, info = _from_pretrained(load, weights, revision, policy.trust_remote_code)
     refuse_incomplete(weights, missing=info["missing_keys"], mismatched=info["mismatched_keys"])
     text_config = module.config.get_text_config()
     if hasattr(text_config, "output_router_logits"):
