@@ -116,7 +116,7 @@ class _LocalExperts:
 
 
 def _waited(values: Tensor) -> Tensor:
-    """The tensor itself in the place of one that is still on its way, which grouped products cannot take (they crash)."""
+    """The tensor itself in the place of one that is still on its way, on which grouped products crash."""
     from torch.distributed._functional_collectives import wait_tensor
 
     plain: Tensor = wait_tensor(values)  # type: ignore[no-untyped-call]
