@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+import pyarrow as pa
+
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.mix_place import copies_of
 from vlm_catalogs.sources import names_of_dataset
 from vlm_prep.select import Rules
 from vlm_prep.selection_rules import Caps, DuplicateRule, EvalRule
@@ -32,7 +35,7 @@ def read_rules(config: Config, fractions: Mapping[str, float]) -> Rules:
         scores=read_score_tables(select.tables, origin=_origin(config, "tables")),
         included=read_lists(select.include, origin=_origin(config, "include")) if select.include else None,
         excluded=read_lists(select.exclude, origin=_origin(config, "exclude")) if select.exclude else None,
-        held_out=read_held_out(select.held_out, origin=_origin(config, "held_out")) if select.held_out else None,
+        held_out=_held_out(config),
         duplicates=_duplicates(config),
         eval_split=_eval_split(config),
     )
@@ -46,6 +49,11 @@ def _conditions(config: Config) -> Iterable[Condition]:
         for name, sql in conditions.items():
             key = f"mix.select.dataset_where.{dataset}"
             yield Condition(name=name, sql=sql, origin=config.where(f"{key}.{name}"), key=key, dataset=dataset)
+
+
+def _held_out(config: Config) -> pa.Table | None:
+    paths = config.mix.select.held_out
+    return read_held_out(paths, origin=_origin(config, "held_out"), copies=copies_of(config)) if paths else None
 
 
 def _duplicates(config: Config) -> DuplicateRule | None:

@@ -7,6 +7,8 @@ import duckdb
 import pyarrow as pa
 
 from vlm_catalogs.errors import ConfigError, UserError
+from vlm_catalogs.object_copies import ObjectCopies
+from vlm_catalogs.object_store import is_s3
 from vlm_prep.index_files import find_index
 
 READERS = {
@@ -59,17 +61,18 @@ def read_score_tables(paths: Mapping[str, str], *, origin: str) -> dict[str, pa.
     return tables
 
 
-def read_held_out(paths: Sequence[str], *, origin: str) -> pa.Table:
+def read_held_out(paths: Sequence[str], *, origin: str, copies: ObjectCopies | None = None) -> pa.Table:
     """The hashes (hash) of media and texts of the held-out sets: mixes, shards, or files with columns of hashes.
 
+    ``copies`` are those of the TOML that names the paths: its credentials reach what lies in S3.
     Raises ConfigError for a path that is none of them.
     """
-    hashes = [hashes for path in paths for hashes in _held_out_hashes(path, origin=origin)]
+    hashes = [hashes for path in paths for hashes in _held_out_hashes(path, origin, copies)]
     chunks = [chunk for each in hashes for chunk in each.chunks]
     return pa.table({"hash": pa.chunked_array(chunks, pa.string())})
 
 
-def _held_out_hashes(path: str, *, origin: str) -> list[pa.ChunkedArray]:
+def _held_out_hashes(path: str, origin: str, copies: ObjectCopies | None) -> list[pa.ChunkedArray]:
     if Path(path).suffix in READERS:
         rows = _read_file(Path(path), origin=origin)
         columns = [name for name in HASH_COLUMNS if name in rows.column_names]
@@ -77,7 +80,7 @@ def _held_out_hashes(path: str, *, origin: str) -> list[pa.ChunkedArray]:
             raise ConfigError(f"{origin}: {path}: none of the columns {', '.join(HASH_COLUMNS)} is in it")
         return [rows[name].cast(pa.string()) for name in columns]
     try:
-        parts = find_index(path).parts
+        parts = find_index(path, copies=copies if is_s3(path) else None).parts  # another TOML has its own
     except UserError as error:
         raise ConfigError(f"{origin}: {error}") from error
     tables = [(part.table("media"), "xxh3_128") for part in parts] + [

@@ -1,6 +1,7 @@
 """Shards and mixes in a real object store: what a local build writes, whatever happens on the way."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -245,3 +246,21 @@ def test_prune_in_s3_leaves_what_a_mix_pins_by_now(
     listed_before = LoosePart(dataset=loose.dataset, layout=loose.layout, name=pinned, bytes=1)
     assert delete_parts(store, [listed_before, loose], mixes) == [loose]
     assert stored(server, "built") == tree
+
+
+def test_credentials_of_the_toml_reach_held_out_sets_and_benchmarks_in_s3(
+    built: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    shutil.copytree(local.parent / "out", "out")
+    toml = Path("small.toml")
+    asked = '[mix.select]\nheld_out = ["s3://built/shards/demo_video"]\n[mix.audit]\nbenchmarks = ["s3://built/mixes/small"]\n'
+    toml.write_text(local.read_text().replace(str(local.parent / "out"), "out") + asked)
+    capfd.readouterr()
+    assert main(["build-mix", str(toml)]) == 2  # no sample of one dataset is left
+    assert "demo_video: 14 of 14 not selected: held_out" in capfd.readouterr().err
+    assert main(["audit", str(toml)]) == 0
+    assert "Samples that share a medium or a text with a benchmark: 68 rows" in capfd.readouterr().out

@@ -83,7 +83,7 @@ def _create(index: duckdb.DuckDBPyConnection, files: IndexFiles, name: str, benc
         return rows is not None
     if name == "benchmarks":
         if benchmarks:
-            create_table(index, name, read_held_out(benchmarks, origin="mix.audit.benchmarks"))
+            create_table(index, name, read_held_out(benchmarks, origin="mix.audit.benchmarks", copies=files.copies))
         return bool(benchmarks)
     if name == "eval_samples":
         if files.mix is None or not index.execute("select 1 from selection where split = 'eval' limit 1").fetchall():
