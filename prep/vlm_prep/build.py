@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
+from vlm_catalogs.errors import DataError
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
@@ -13,7 +14,7 @@ from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import convert_missing, prepare_sources
 from vlm_prep.decode_stage import decode_missing
-from vlm_prep.known_sources import remember_sources
+from vlm_prep.known_sources import forget_sources, remember_sources
 from vlm_prep.measure_stage import load_renderers, measure_missing
 from vlm_prep.mix import PreparedSource
 from vlm_prep.needed_parts import first_parts, more_parts, taken_plan
@@ -22,6 +23,7 @@ from vlm_prep.rejections import check_rejections
 from vlm_prep.select import Rules, Selection, open_index, read_rejections, select_samples
 from vlm_prep.select_stage import count_train, population_of, selection_rules
 from vlm_prep.source_files import publish_source
+from vlm_prep.stores import stores_of
 from vlm_prep.workplace import Workplace, workplace
 
 
@@ -43,16 +45,19 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
     asked unless ``refresh`` says so.
     """
     log = BuildLog()
-    plan = plan_build(config, refresh=refresh)
+    plan = _plan(config, refresh=refresh)
     for text in [*plan.notes, *changes_since(config, plan.sources)]:
         note(text)
     rules = selection_rules(config, plan)
     renderers = load_renderers(config, plan)
     log.note("plan", sources=len(plan.sources), parts=sum(len(source.parts) for source in plan.sources))
     with workplace(config) as place:
+        if not plan.is_known:
+            forget_sources(plan.stores.mix)
         indexed = _index_needed(config, plan, renderers, rules, place, log)
-        for source in indexed.prepared:
-            publish_source(source.plan, source.records, staging=place.staging)
+        if not plan.is_known:  # else these files are there, and what the source states of itself was not asked for
+            for source in indexed.prepared:
+                publish_source(source.plan, source.records, staging=place.staging)
         population = [text for source in indexed.prepared for text in source.plan.notes if text not in plan.notes]
         for text in [*indexed.rejected, *population, *indexed.selection.notes]:
             note(text)
@@ -61,6 +66,15 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
         )
     remember_sources(config, plan.resolved, indexed.prepared, store=plan.stores.mix)
     return version
+
+
+def _plan(config: Config, *, refresh: bool) -> BuildPlan:
+    """Raises ConfigError, StorageError, or DataError for a source that the next build is not to trust either."""
+    try:
+        return plan_build(config, refresh=refresh)
+    except DataError:
+        forget_sources(stores_of(config).mix)
+        raise
 
 
 def _index_needed(

@@ -28,6 +28,8 @@ class BuildPlan:
     """The sources as the TOML names them."""
     to_copy: tuple[ToCopy, ...] = ()
     """Sources that have to be copied from S3 before their parts are known; only a dry run has any."""
+    is_known: bool = False
+    """Are the sources as the last build found them, and not asked?"""
 
 
 def plan_build(
@@ -46,7 +48,7 @@ def plan_build(
     stores = stores_of(config)
     if not refresh and (known := known_plans(config, resolved.sources, stores)) is not None:
         notes = (*resolved.notes, *(text for plan in known for text in plan.notes), KNOWN)
-        return BuildPlan(stores=stores, sources=known, notes=notes, resolved=tuple(resolved.sources))
+        return BuildPlan(stores=stores, sources=known, notes=notes, resolved=tuple(resolved.sources), is_known=True)
     shards = stores.shards.folder
     plans: list[SourcePlan] = []
     to_copy: list[ToCopy] = []

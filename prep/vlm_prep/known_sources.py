@@ -1,6 +1,7 @@
 """Does a build only select anew? Then it takes the parts of the last build and asks no source (semantics A3).
 
-What the last build found stands in ``mixes/<name>/sources.json``: nothing is lost where that file is gone.
+What the last build found stands in ``mixes/<name>/sources.json``: nothing is lost where that file is gone, or none of
+ours. A build that asks the sources removes it first, so that what one that fails has complained of is asked again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config, mix_settings
 from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.sample import SHARD_FORMAT
 from vlm_catalogs.source import Source
 from vlm_prep.mix import PreparedSource
 from vlm_prep.part_store import PartStore
@@ -34,10 +36,18 @@ def known_plans(config: Config, sources: Sequence[Source], stores: Stores) -> tu
         return None
     if told["selected_by"] == _selected_by(config, sources):
         return None  # the same command again looks whether the sources have changed
-    plans = tuple(_plan(stores.shards, source, told["sources"][source.name]) for source in sources)
+    found = [told["sources"].get(source.name) for source in sources]
+    if not all(_is_found(one) for one in found):
+        return None
+    plans = tuple(_plan(stores.shards, source, one) for source, one in zip(sources, found, strict=True))
     for plan in plans:
         bring_records(plan.store, plan.layout, plan.parts)
     return None if any(plan.missing for plan in plans) else plans
+
+
+def forget_sources(store: PartStore) -> None:
+    """Have the next build ask the sources, unless this one gets to ``remember_sources``. Raises StorageError."""
+    store.delete(store.folder / FILE)
 
 
 def remember_sources(
@@ -64,10 +74,24 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        told: dict[str, Any] = json_text.loads(path.read_bytes())
+        told = json_text.loads(path.read_bytes())
     except ValueError:
         return None
-    return told if set(told) == {"asked", "selected_by", "sources"} else None
+    is_ours = isinstance(told, dict) and set(told) == {"asked", "selected_by", "sources"}
+    return told if is_ours and isinstance(told["sources"], dict) else None
+
+
+def _is_found(found: object) -> bool:
+    """Is it what ``remember_sources`` writes of a source?"""
+    if not isinstance(found, dict) or found.keys() != {"format", "layout", "parts", "notes", "stated_samples"}:
+        return False
+    texts = [found["format"], found["layout"]]
+    for key in ("parts", "notes"):
+        if not isinstance(found[key], list):
+            return False
+        texts += found[key]
+    is_number = found["stated_samples"] is None or isinstance(found["stated_samples"], int)
+    return bool(found["parts"]) and is_number and all(isinstance(text, str) for text in texts)
 
 
 def _plan(store: PartStore, source: Source, found: Mapping[str, Any]) -> SourcePlan:
@@ -88,7 +112,7 @@ def _asked(config: Config, sources: Sequence[Source]) -> str:
     of_sources = [
         {key: value for key, value in asdict(source).items() if key not in OF_THE_POPULATION} for source in sources
     ]
-    places = [config.mix.shards, config.mix.allow_missing_tars, config.policy.model_name_or_path]
+    places = [config.mix.shards, config.mix.allow_missing_tars, config.policy.model_name_or_path, SHARD_FORMAT]
     return joined_hash([json_text.dumps(settings), json_text.dumps(of_sources), *places])
 
 

@@ -68,7 +68,7 @@ class PartStore(Protocol):
         """The small files right below ``below`` whose names match, readable as the store has them now, in order."""
 
     def delete(self, path: Path) -> None:
-        """Remove a small file."""
+        """Remove a small file, if it is there."""
 
     def delete_part(self, folder: Path, *, staging: Path) -> None:
         """Remove a part; one that is half gone is no part for any reader."""
@@ -133,7 +133,10 @@ class LocalStore:
 
     def delete(self, path: Path) -> None:
         """As PartStore."""
-        path.unlink()
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be deleted: {error.strerror}") from error
 
     def delete_part(self, folder: Path, *, staging: Path) -> None:
         """As PartStore: by one rename."""
