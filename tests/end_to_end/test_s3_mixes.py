@@ -264,3 +264,39 @@ def test_credentials_of_the_toml_reach_held_out_sets_and_benchmarks_in_s3(
     assert "demo_video: 14 of 14 not selected: held_out" in capfd.readouterr().err
     assert main(["audit", str(toml)]) == 0
     assert "Samples that share a medium or a text with a benchmark: 68 rows" in capfd.readouterr().out
+
+
+def audited(toml: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, dict]:
+    """Name -> finding, of the JSON that the command prints."""
+    capfd.readouterr()
+    assert main(["audit", str(toml), "--json"]) == 0
+    return {one["name"]: one for one in json.loads(capfd.readouterr().out)["findings"]}
+
+
+def test_a_mix_in_s3_is_audited_when_the_copies_are_gone(
+    server: ObjectServer, built: Path, local: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.client().put_object(Bucket="built", Key="shards/other/0123/parts/4567/part.json", Body=b"{}")
+    try:
+        shutil.rmtree(built.parent / "s3_cache")
+        found = audited(built, capfd)
+    finally:
+        server.client().delete_object(Bucket="built", Key="shards/other/0123/parts/4567/part.json")
+    unweighted = found.pop("datasets_without_weight")
+    expected = audited(local, capfd)
+    assert expected.pop("datasets_without_weight")["num_rows"] == 0
+    assert found == expected
+    assert "other" in str(unweighted["rows"]), "it is in the store alone"
+
+
+def test_a_mix_on_this_machine_of_shards_in_s3_gets_its_audit_and_report(
+    server: ObjectServer, built: Path, local: Path, tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toml = write_toml(tmp_path, model, server.credentials(tmp_path / "planted.secret"), place="s3://built")
+    toml.write_text(toml.read_text().replace("s3://built/mixes", f"{tmp_path}/mixes"))
+    capfd.readouterr()
+    assert main(["build-mix", str(toml)]) == 0
+    assert "not its audit" not in capfd.readouterr().err
+    assert list(tmp_path.glob("mixes/small/*/audit.json"))
+    shutil.rmtree(tmp_path / "s3_cache")
+    assert audited(toml, capfd) == audited(local, capfd)

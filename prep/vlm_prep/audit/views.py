@@ -1,8 +1,9 @@
 """What the audit's queries read beside the views of ``vlm-prep sql``: made once, when a query names it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,11 +12,13 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.layout import PART_FILE
 from vlm_catalogs.manifest import Manifest
+from vlm_catalogs.mix_place import layout_folder
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.index_files import IndexFiles
 from vlm_prep.sql import read_sql
 from vlm_prep.sql_views import create_table
 from vlm_prep.user_tables import read_held_out
-from vlm_prep.verify.targets import find_layouts
+from vlm_prep.verify.targets import PARTS, find_layouts, layouts_in_store
 
 ABOUT = {
     "mix": "the mix itself, one row: name, model_max_length, weight_unit, epoch_samples, length_policy, ...",
@@ -113,16 +116,19 @@ def _pixels_per_patch(files: IndexFiles) -> pa.Table | None:
 
 
 def _stated_counts(files: IndexFiles) -> pa.Table | None:
-    """What wdinfo.json said when the mix was built. Raises DataError for a damaged file."""
+    """What wdinfo.json said when the mix was built. Raises DataError for a damaged file, StorageError."""
     assert files.manifest is not None and files.mix is not None
     rows = []
     for dataset in files.manifest.datasets:
-        path = files.mix / dataset.shards / "sources" / f"{dataset.source_fingerprint}.json"
+        path = layout_folder(files.mix, dataset, files.copies) / "sources" / f"{dataset.source_fingerprint}.json"
+        if files.copies.has_place_for(path):
+            files.copies.bring([path], below=path.parent)
         try:
             stated = json_text.loads(path.read_bytes()).get("stated_counts", {})
             rows += [(dataset.name, entry or None, int(number)) for entry, number in stated.items()]
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not a version of a source: {error!r}; vlm-prep verify says more") from error
+            place = files.copies.shown(path)
+            raise DataError(f"{place}: not a version of a source: {error!r}; vlm-prep verify says more") from error
     if not rows:
         return None
     names, entries, counts = zip(*rows, strict=True)
@@ -136,16 +142,26 @@ def _stated_counts(files: IndexFiles) -> pa.Table | None:
 
 
 def _converted_datasets(files: IndexFiles) -> pa.Table:
-    """The datasets beside those of the mix, wherever its shards lie."""
+    """The datasets beside those of the mix, wherever its shards lie. Raises StorageError."""
     assert files.manifest is not None and files.mix is not None
-    roots = {(files.mix / dataset.shards).resolve().parents[1] for dataset in files.manifest.datasets}
-    layouts = [layout for root in sorted(roots) for layout in find_layouts(root)]
+    roots = {layout_folder(files.mix, dataset, files.copies).parents[1] for dataset in files.manifest.datasets}
     counts = Counter[str]()
-    for layout in layouts:
-        counts[layout.parent.name] += sum(1 for _ in layout.glob(f"parts/*/{PART_FILE}"))
+    for root in sorted(roots):
+        for layout, num_parts in _converted(root, files.copies):
+            counts[layout.parent.name] += num_parts
     return pa.table(
         {"dataset": pa.array(list(counts), pa.string()), "num_parts": pa.array(counts.values(), pa.int64())}
     )
+
+
+def _converted(shards: Path, copies: ObjectCopies) -> Iterator[tuple[Path, int]]:
+    """The layouts under a shards folder and their whole parts; of one in S3 what the store has, not what is copied."""
+    if copies.has_place_for(shards):
+        for layout in layouts_in_store(shards, copies):
+            yield layout, sum(path.name == PART_FILE for path in copies.list(layout / PARTS))
+    else:
+        for layout in find_layouts(shards):
+            yield layout, sum(1 for _ in layout.glob(f"{PARTS}/*/{PART_FILE}"))
 
 
 TABLES: dict[str, Callable[[IndexFiles], pa.Table | None]] = {
