@@ -125,6 +125,18 @@ def test_an_extra_file_is_found(built: Path) -> None:
     assert found() == {("extra", "shard.00001.mds"), ("extra", "notes.txt")}
 
 
+@pytest.mark.parametrize("path", ["shards", "mixes/mix"])
+def test_an_extra_file_among_lengths_or_facts_is_found(built: Path, path: str) -> None:
+    part = part_of("demo_clipart")
+    (part / "facts").mkdir()
+    names = ("lengths/notes.txt", "lengths/0123.parquet", "facts/notes.txt", "facts/decoded-99.parquet")
+    for name in names:
+        (part / name).write_bytes(b"x")
+    (part / "lengths" / f"{'0' * 32}.parquet").mkdir()
+    expected = {("extra", Path(name).name) for name in (*names, f"{'0' * 32}.parquet")}
+    assert found(path) == expected
+
+
 def test_two_swapped_shards_are_found_and_each_says_whose_it_is(built: Path) -> None:
     one, other = (part_of(name) / "shard.00000.mds" for name in ("demo_clipart", "demo_photos"))
     exchange(one, other)
@@ -210,6 +222,19 @@ def test_lengths_of_other_samples_are_found(built: Path) -> None:
     shutil.copy(other, one)
     assert found() == {("wrong_count", one.name), ("stale_index", one.name)}
     assert ("damaged", one.name) in found("mixes/mix")
+
+
+def test_a_flipped_bit_in_the_rows_of_lengths_is_found(built: Path) -> None:
+    path = next((part_of("demo_photos") / "lengths").iterdir())
+    group = pq.read_metadata(path).row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        at = column.data_page_offset + column.total_compressed_size
+        if column.has_dictionary_page:
+            at = column.dictionary_page_offset + column.total_compressed_size
+        flip(path, at - 1)  # of its last page
+        assert found() == {("damaged", path.name)}, column.path_in_schema
+        flip(path, at - 1)
+    assert found() == set()
 
 
 def test_a_selection_of_other_content_is_found(built: Path) -> None:

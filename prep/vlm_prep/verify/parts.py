@@ -1,5 +1,6 @@
 """One part: its record, its files, its tables, its samples, its lengths. Runs in worker processes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from vlm_catalogs.layout import PART_FILE, PartRecord, read_part
 from vlm_catalogs.manifest import PinnedPart
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.tables import DECODED, LENGTHS, MEDIA, SAMPLES, TEXTS
-from vlm_prep.fact_files import COPIED, DECODED_NAME
+from vlm_prep.fact_files import COPIED, DECODED_NAME, DECODED_NAMES
 from vlm_prep.verify.findings import (
     DAMAGED,
     EXTRA,
@@ -33,6 +34,7 @@ from vlm_prep.verify.stored_target import whole_part
 SCHEMAS = {"samples.parquet": SAMPLES, "media.parquet": MEDIA, "texts.parquet": TEXTS}
 ADDED_LATER = ("lengths", "facts")
 """Folders that a whole part may gain files in (semantics A1)."""
+LENGTHS_NAME = re.compile(r"lengths/[0-9a-f]{32}\.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +88,20 @@ def _check_record(task: PartTask, record: PartRecord) -> Iterator[Finding]:
 
 
 def _check_extra(folder: Path, record: PartRecord) -> Iterator[Finding]:
-    known = {PART_FILE, *ADDED_LATER, *(file.name for file in (*record.shards, *record.tables))}
+    added = (name for name in ADDED_LATER if (folder / name).is_dir())
+    known = {PART_FILE, *added, *(file.name for file in (*record.shards, *record.tables))}
     for path in sorted(folder.iterdir()):
         if path.name not in known:
             yield Finding(problem=EXTRA, path=str(path), detail="part.json does not record it")
+    for path in sorted(path for name in ADDED_LATER for path in (folder / name).glob("*")):
+        if not _is_added(folder, path):
+            yield Finding(problem=EXTRA, path=str(path), detail="neither lengths nor facts that a build has added")
+
+
+def _is_added(folder: Path, path: Path) -> bool:
+    """Has the file the name of lengths or facts?"""
+    name = path.relative_to(folder).as_posix()
+    return path.is_file() and (name in DECODED_NAMES or LENGTHS_NAME.fullmatch(name) is not None)
 
 
 def _check_contents(task: PartTask, record: PartRecord) -> Iterator[Finding]:
@@ -127,7 +139,8 @@ def _check_lengths(task: PartTask) -> Iterator[Finding]:
     folder, pin = task.folder, task.pin
     if pin is not None:
         yield from check_pinned(folder / pin.lengths, pin.lengths_xxh3_128, problem=DAMAGED)
-    paths = [folder / pin.lengths] if pin is not None else sorted((folder / "lengths").glob("*"))
+    there = sorted(path for path in (folder / "lengths").glob("*") if _is_added(folder, path))
+    paths = [folder / pin.lengths] if pin is not None else there
     for path in paths:
         schema = list(check_schema(path, LENGTHS))
         yield from schema
@@ -142,7 +155,11 @@ def _check_length_rows(folder: Path, path: Path) -> Iterator[Finding]:
         folder / "samples.parquet", columns=["sample_key", "num_alternatives", "status"], filters=filters
     )
     counts = samples["num_alternatives"].to_pylist()
-    lengths = pq.read_table(path, columns=["sample_key", "alternative"])
+    try:
+        lengths = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        yield _damaged(path, error)
+        return
     if len(lengths) != sum(counts):
         detail = f"{len(lengths):,} rows, the part has {sum(counts):,} conversations"
         yield Finding(problem=WRONG_COUNT, path=str(path), detail=detail)
@@ -168,8 +185,15 @@ def _check_decoded(task: PartTask) -> Iterator[Finding]:
     try:
         found = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        yield Finding(problem=DAMAGED, path=str(path), detail=first_line(error))
+        yield _damaged(path, error)
         return
     if not found.select(COPIED).equals(pq.read_table(folder / "media.parquet", columns=list(COPIED))):
         detail = "its rows are not the media that media.parquet lists"
         yield Finding(problem=STALE_INDEX, path=str(path), detail=detail)
+
+
+def _damaged(path: Path, error: pa.ArrowException | OSError) -> Finding:
+    """Of a table with checksums in it. Raises StorageError when it is the storage that fails."""
+    if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have none
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    return Finding(problem=DAMAGED, path=str(path), detail=first_line(error))
