@@ -95,6 +95,18 @@ def test_a_name_that_is_taken_and_a_file_that_is_no_text_are_named(
     assert "image.sql: not UTF-8" in said
 
 
+def test_a_folder_named_as_a_query_is_none_and_a_file_that_cannot_be_read_is_named(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_query("fine", "select dataset from samples")
+    (folder / "d.sql").mkdir()
+    assert audit(MIX, "--queries", str(folder), capsys=capsys)["fine"]["status"] == "found"
+    (folder / "locked.sql").symlink_to("/proc/self/mem")  # a file that not even root can read from its beginning
+    found = audit(MIX, "--queries", str(folder), capsys=capsys, code=2)
+    assert "locked.sql: cannot be read: " in found["locked"]["reason"]
+    assert found["fine"]["status"] == "found"
+
+
 def test_rows_stand_in_the_order_of_the_query_or_else_by_all_columns(
     built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,21 +68,23 @@ def read_queries(folders: Sequence[Path] = ()) -> tuple[list[Query], list[AuditF
     Raises ConfigError for a folder without queries.
     """
     own = [one for one in resource_files("vlm_prep.audits").iterdir() if one.name.endswith(".sql")]
-    texts = [(one.name, one.name, one.read_bytes()) for one in sorted(own, key=lambda one: one.name)]
-    texts += [(path.name, str(path), path.read_bytes()) for folder in folders for path in query_files(folder)]
+    found = [(one.name, one.name, one.read_bytes) for one in sorted(own, key=lambda one: one.name)]
+    found += [(path.name, str(path), path.read_bytes) for folder in folders for path in query_files(folder)]
     queries: dict[str, Query] = {}
     broken = []
     with duckdb.connect() as parser:
-        for file, origin, content in texts:
+        for file, origin, read in found:
             name = file.removesuffix(".sql")
             try:
                 if name in queries:
                     raise ConfigError(f"{origin}: {queries[name].origin} has this name already; rename the file")
-                queries[name] = read_query(name, content.decode(), origin=origin, parser=parser)
+                queries[name] = read_query(name, read().decode(), origin=origin, parser=parser)
             except ConfigError as error:
                 broken.append(unreadable(name, str(error)))
             except UnicodeDecodeError as error:
                 broken.append(unreadable(name, f"{origin}: not UTF-8: {error}"))
+            except OSError as error:
+                broken.append(unreadable(name, f"{origin}: cannot be read: {error.strerror}"))
     return list(queries.values()), broken
 
 

@@ -58,7 +58,7 @@ def read_query(name: str, sql: str, *, origin: str, parser: duckdb.DuckDBPyConne
 
 def query_files(folder: Path) -> list[Path]:
     """The queries of a folder, by name. Raises ConfigError where there is none."""
-    found = sorted(folder.glob("*.sql")) if folder.is_dir() else []
+    found = sorted(path for path in folder.glob("*.sql") if path.is_file()) if folder.is_dir() else []
     if not found:
         raise ConfigError(f"{folder}: {'no .sql file in it' if folder.is_dir() else 'no such folder'}")
     return found
