@@ -125,12 +125,11 @@ class ObjectStore:
 
     def put(self, at: S3Location, content: bytes) -> None:
         """Store ``content``. Raises StorageError."""
-        self._ask("write", at, lambda: self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=content))
+        self._ask("write", at, lambda: self._put_content(content, at))
 
     def put_if_absent(self, at: S3Location, content: bytes) -> bool:
         """Store ``content`` where no object is; False, changing nothing, where there is one. Raises StorageError."""
-        given = {"Bucket": at.bucket, "Key": at.key, "Body": content, "IfNoneMatch": "*"}
-        return self._ask("write", at, lambda: self._connected().put_object(**given), there=False) is not False
+        return self._ask("write", at, lambda: self._put_content(content, at, IfNoneMatch="*"), there=False) is not False
 
     def delete(self, at: S3Location) -> None:
         """Remove the object where there is one. Raises StorageError."""
@@ -164,9 +163,16 @@ class ObjectStore:
                 answer["Body"].close()
 
     def _put_file(self, path: Path, at: S3Location, **given: str) -> Any:
-        md5 = b64encode(bytes.fromhex(md5_of(path))).decode()
         with path.open("rb") as file:
-            return self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=file, ContentMD5=md5, **given)
+            return self._put(file, md5_of(path), at, **given)
+
+    def _put_content(self, content: bytes, at: S3Location, **given: str) -> Any:
+        return self._put(content, hashlib.md5(content, usedforsecurity=False).hexdigest(), at, **given)
+
+    def _put(self, body: Any, md5: str, at: S3Location, **given: str) -> Any:
+        """With its MD5: where the writer is killed before its body was sent, some servers store an empty object."""
+        sent = b64encode(bytes.fromhex(md5)).decode()
+        return self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=body, ContentMD5=sent, **given)
 
     def _ask(self, verb: str, at: S3Location, work: Callable[[], Answer], **instead: Answer | None) -> Answer:
         """``work``; the answer is ``missing`` where there is no such object, ``there`` where there must be none."""
