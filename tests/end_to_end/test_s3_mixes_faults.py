@@ -17,8 +17,7 @@ from vlm_prep.cli import main
 from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data"
-pytestmark = pytest.mark.slow
-"""Together a minute and a half; test_s3_mixes and test_s3_sources hold the same store and its faults in the quick tests."""
+pytestmark = pytest.mark.slow  # a minute and a half; the quick tests of S3 hold the same store
 
 
 @pytest.fixture(scope="module")
