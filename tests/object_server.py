@@ -133,6 +133,8 @@ class FaultyProxy:
         self.pause = pause
         self.num_requests = 0
         self.num_faults = 0
+        self.written: list[str] = []
+        """Paths of PUT requests that were passed on, in order."""
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -146,6 +148,7 @@ class FaultyProxy:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
+                proxy.written += [self.path] * (self.command == "PUT")
                 upstream = HTTPConnection("127.0.0.1", port, timeout=30)
                 upstream.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
                 answer = upstream.getresponse()

@@ -26,6 +26,10 @@ CONFLICTS = 6
 REOPENINGS = 8
 """Of a body that breaks off, in a row without a single new byte."""
 CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 64 << 20
+"""Larger files are uploaded in pieces of this size, of which a store takes 10,000."""
+HASH_NAME = "xxh3-128"
+"""Of an object's metadata: the hash of what it holds."""
 Answer = TypeVar("Answer")
 
 
@@ -123,6 +127,17 @@ class ObjectStore:
         """As ``upload`` where no object is; False, changing nothing, where there is one. Raises StorageError."""
         return self._ask("write", at, lambda: self._put_file(path, at, IfNoneMatch="*"), there=False) is not False
 
+    def upload_hashed(self, path: Path, at: S3Location, *, content_hash: str) -> None:
+        """As ``upload``, of any size, with a hash that ``stored_hash`` gives back. Raises StorageError."""
+        self._ask("write", at, lambda: self._put_hashed(path, at, {HASH_NAME: content_hash}))
+
+    def stored_hash(self, at: S3Location) -> str | None:
+        """What ``upload_hashed`` was told; empty for other objects, None where there is none. Raises StorageError."""
+        found = self._ask(
+            "look at", at, lambda: self._connected().head_object(Bucket=at.bucket, Key=at.key), missing=None
+        )
+        return None if found is None else str(found.get("Metadata", {}).get(HASH_NAME, ""))
+
     def put(self, at: S3Location, content: bytes) -> None:
         """Store ``content``. Raises StorageError."""
         self._ask("write", at, lambda: self._put_content(content, at))
@@ -162,14 +177,25 @@ class ObjectStore:
             finally:
                 answer["Body"].close()
 
-    def _put_file(self, path: Path, at: S3Location, **given: str) -> Any:
+    def _put_hashed(self, path: Path, at: S3Location, metadata: dict[str, str]) -> Any:
+        if path.stat().st_size <= PIECE_BYTES:
+            return self._put_file(path, at, Metadata=metadata)
+        from boto3.s3.transfer import TransferConfig
+
+        pieces = TransferConfig(multipart_threshold=PIECE_BYTES, multipart_chunksize=PIECE_BYTES, max_concurrency=4)
+        with path.open("rb") as file:
+            return self._connected().upload_fileobj(
+                file, at.bucket, at.key, ExtraArgs={"Metadata": metadata}, Config=pieces
+            )
+
+    def _put_file(self, path: Path, at: S3Location, **given: Any) -> Any:
         with path.open("rb") as file:
             return self._put(file, md5_of(path), at, **given)
 
     def _put_content(self, content: bytes, at: S3Location, **given: str) -> Any:
         return self._put(content, hashlib.md5(content, usedforsecurity=False).hexdigest(), at, **given)
 
-    def _put(self, body: Any, md5: str, at: S3Location, **given: str) -> Any:
+    def _put(self, body: Any, md5: str, at: S3Location, **given: Any) -> Any:
         """With its MD5: where the writer is killed before its body was sent, some servers store an empty object."""
         sent = b64encode(bytes.fromhex(md5)).decode()
         return self._connected().put_object(Bucket=at.bucket, Key=at.key, Body=body, ContentMD5=sent, **given)

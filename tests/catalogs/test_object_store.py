@@ -53,6 +53,21 @@ def test_ranges_and_downloads_give_the_bytes(store: ObjectStore, tmp_path: Path)
     assert store.read(AT / "copy") == CONTENT
 
 
+def test_a_large_file_goes_up_in_pieces_with_its_hash(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm_catalogs.object_store.PIECE_BYTES", 5 << 20)
+    content = CONTENT * 4
+    for name, written in (("small", b"x"), ("large", content)):
+        (tmp_path / name).write_bytes(written)
+        store.upload_hashed(tmp_path / name, AT / f"hashed/{name}", content_hash=f"hash of {name}")
+        assert store.read(AT / f"hashed/{name}") == written
+        assert store.stored_hash(AT / f"hashed/{name}") == f"hash of {name}"
+    assert next(store.list(AT / "hashed/")).etag.endswith("-3"), "in three pieces"
+    assert store.stored_hash(AT / "hashed/none") is None
+    assert store.stored_hash(AT / "large") == "", "put without one"
+
+
 def test_only_the_first_put_if_absent_counts(store: ObjectStore) -> None:
     store.delete(AT / "marker")
     assert store.put_if_absent(AT / "marker", b"first")

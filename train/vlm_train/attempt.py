@@ -22,6 +22,7 @@ from vlm_train.sample_store import SampleStore
 from vlm_train.start import Start
 from vlm_train.step_stream import Place
 from vlm_train.stream import RowEncoder
+from vlm_train.uploads import Uploads
 from vlm_train.validation import Validation, open_validation
 
 
@@ -40,6 +41,7 @@ class Run:
     encoder: RowEncoder
     store: SampleStore
     saver: CheckpointSaver
+    uploads: Uploads
     validation: Validation | None
 
     @property
@@ -67,6 +69,7 @@ def load_run(
     mix: OpenMix,
     store: SampleStore,
     ranks: Ranks,
+    uploads: Uploads,
 ) -> Run:
     """Load family, encoder, trainer and, where the start says so, a checkpoint. All ranks must call it.
 
@@ -89,7 +92,9 @@ def load_run(
             only_trainable=config.policy.lora is not None,
             ranks=ranks,
         )
-    saver = saver_of(config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks)
+    saver = saver_of(
+        config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks, uploads=uploads
+    )
     validation = open_validation(
         config, mix, store=store, renderers=renderers, family=family, trainer=trainer, ranks=ranks
     )
@@ -105,6 +110,7 @@ def load_run(
         encoder=encoder,
         store=store,
         saver=saver,
+        uploads=uploads,
         validation=validation,
     )
 

@@ -8,7 +8,7 @@ COMPLETE holds the hash of state.json. No random state is stored: every step see
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +55,18 @@ class CheckpointFile:
 
 
 def write_checkpoint(
-    run: Path, state: RunState, tensors: Mapping[str, Any], *, max_keep: int, ranks: Ranks = ALONE
+    run: Path,
+    state: RunState,
+    tensors: Mapping[str, Any],
+    *,
+    max_keep: int,
+    ranks: Ranks = ALONE,
+    pinned: Callable[[], Collection[Path]] = frozenset,
 ) -> Path:
     """Write ``<run>/checkpoints/step-N`` whole, then remove the oldest beyond ``max_keep`` (-1 keeps all).
 
-    The one with the lowest held-out loss stays beside these. Every rank writes its shares of ``tensors``, the first
-    one all else.
+    The one with the lowest held-out loss stays beside these, and so do those that ``pinned`` names. Every rank writes
+    its shares of ``tensors``, the first one all else.
 
     Raises StorageError, leaving no half of it, when the disk does not take it.
     """
@@ -78,7 +84,7 @@ def write_checkpoint(
         ) from error
     if ranks.is_first:
         sync_folder(final.parent)
-        _remove_oldest(run, max_keep)
+        remove_oldest(run, max_keep, pinned())
     ranks.wait()
     return final
 
@@ -266,13 +272,14 @@ def _check_file(checkpoint: Path, file: CheckpointFile, hint: str) -> None:
         raise DataError(f"{path}: damaged: its content differs from what was written (xxh3_128); {hint}")
 
 
-def _remove_oldest(run: Path, max_keep: int) -> None:
+def remove_oldest(run: Path, max_keep: int, pinned: Collection[Path] = ()) -> None:
+    """Remove the oldest whole checkpoints of a run beyond ``max_keep``, but for the best one and those ``pinned``."""
     if max_keep < 0:
         return
     found = complete_checkpoints(run)
     best = best_checkpoint(found)
     for path in found[: -max(1, max_keep)]:
-        if path != best:
+        if path != best and path not in pinned:
             gone = path.with_name(f"{path.name}.tmp")  # renamed first, so that a kill leaves no half of a checkpoint
             path.rename(gone)
             shutil.rmtree(gone)

@@ -14,6 +14,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.errors import StorageError
 from vlm_train.checkpoint import RunState, checkpoint_path, checkpoint_tensors, write_checkpoint
 from vlm_train.ranks import ALONE, Ranks
+from vlm_train.uploads import Uploads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,9 @@ class CheckpointSaver:
         only_trainable: bool = False,
         in_background: bool = False,
         ranks: Ranks = ALONE,
+        uploads: Uploads | None = None,
     ) -> None:
+        self._uploads = uploads or Uploads([])
         self._run = run
         self._module = module
         self._optimizer = optimizer
@@ -82,11 +85,15 @@ class CheckpointSaver:
             self._thread.shutdown()
 
     def _write(self, state: RunState, tensors: dict[str, Any]) -> Path:
-        return write_checkpoint(self._run, state, tensors, max_keep=self._max_keep, ranks=self._ranks)
+        path = write_checkpoint(
+            self._run, state, tensors, max_keep=self._max_keep, ranks=self._ranks, pinned=self._uploads.pinned
+        )
+        self._uploads.add(path)
+        return path
 
 
 def saver_of(
-    config: Config, run: Path, *, module: "nn.Module", optimizer: "Optimizer", ranks: Ranks
+    config: Config, run: Path, *, module: "nn.Module", optimizer: "Optimizer", ranks: Ranks, uploads: Uploads
 ) -> CheckpointSaver:
     """What saves the checkpoints of a run in its output_dir ``run``. All ranks must call it."""
     ckpt = config.train.ckpt
@@ -98,6 +105,7 @@ def saver_of(
         only_trainable=config.policy.lora is not None,
         in_background=ckpt.save_mode == "async",
         ranks=ranks,
+        uploads=uploads,
     )
 
 

@@ -33,7 +33,9 @@ def end_whole(run: Run, place: Place, *, validation_loss: float | None) -> int:
     ckpt = run.config.train.ckpt
     fact(f"trained {done} of {total} steps; metrics: {run.output_dir / 'metrics.jsonl'}")
     if ckpt.enable_checkpoint and run.config.train.save_ckpt_at_exit:
-        fact(f"checkpoint: {save_last(run, place, validation_loss=validation_loss)}")
+        saved = save_last(run, place, validation_loss=validation_loss)
+        fact(f"checkpoint: {saved}")
+        run.uploads.add(saved, is_final=True)
     if ckpt.export_safetensors:
         weights = full_state_dict(run.trainer.module, ranks=run.ranks)
         if run.ranks.is_first:
@@ -50,3 +52,6 @@ def _export(run: Run, done: int, weights: dict[str, Tensor]) -> None:
         base = config.policy.weights_name_or_path
         fact(f"adapters: {export_adapter(module, weights, base=base, folder=adapters)}")
     result(f"model: {folder if folder.exists() else export_weights(module, weights, config, folder)}")
+    for path in (folder, adapters):
+        if path.exists():
+            run.uploads.add(path, is_final=True)

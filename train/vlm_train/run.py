@@ -2,11 +2,13 @@
 
 import signal
 from contextlib import closing, nullcontext
+from pathlib import Path
 
 from vlm_catalogs.config import Config, describe_mode
 from vlm_catalogs.console import be_quiet, fact, note
 from vlm_catalogs.errors import StorageError
 from vlm_train.attempt import Run, load_run, set_determinism
+from vlm_train.checkpoint import remove_oldest
 from vlm_train.finish import end_stopped, end_whole
 from vlm_train.loggers import missing_loggers
 from vlm_train.models.pretrained import hush_progress_bars
@@ -21,6 +23,7 @@ from vlm_train.start import decide_start, refuse_private_folder, rows_of_run, ru
 from vlm_train.step_reports import open_reports
 from vlm_train.step_stream import Place
 from vlm_train.stop_request import StopRequest
+from vlm_train.uploads import Uploads, open_uploads
 from vlm_train.validation import describe_held_out
 
 SAVE_FAILED = 1 << 20
@@ -35,14 +38,19 @@ def run_training(config: Config, *, resume: bool) -> int:
     ranks = ranks_of(config)
     if not ranks.is_first:
         be_quiet()
-    join(ranks)
-    try:
-        return _run_rank(config, ranks, resume=resume)
-    finally:
-        leave(ranks)
+    with open_uploads(config, is_first=ranks.is_first) as uploads:
+        join(ranks)
+        try:
+            code = _run_rank(config, ranks, uploads, resume=resume)
+        finally:
+            leave(ranks)
+        missing = uploads.finish()  # the other ranks are gone: none of them waits for copies
+        if ranks.is_first and config.train.ckpt.upload_s3:
+            remove_oldest(Path(config.train.output_dir), config.train.ckpt.max_keep, uploads.pinned())
+        return code or missing
 
 
-def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
+def _run_rank(config: Config, ranks: Ranks, uploads: Uploads, *, resume: bool) -> int:
     for text in (*config.notes, *missing_loggers(config.logging.logger)):
         note(text)
     mix = open_mix(config)
@@ -70,7 +78,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
     set_determinism(config)
     # The request holds until the last checkpoint is whole: launchers may send several signals.
     with closing(open_store(config, mix, plan, ranks)) as store, StopRequest() as stop:
-        run = load_run(config, plan, start, datasets, fingerprint, mix, store, ranks)
+        run = load_run(config, plan, start, datasets, fingerprint, mix, store, ranks, uploads)
         with closing(run.saver):
             return _train(run, stop)
 
@@ -78,6 +86,7 @@ def _run_rank(config: Config, ranks: Ranks, *, resume: bool) -> int:
 def _train(run: Run, stop: StopRequest) -> int:
     if run.ranks.is_first:
         write_run_files(run.config, run.start, run.fingerprint)
+        run.uploads.add_earlier(run.output_dir)
     run.ranks.wait()
     refuse_private_folder(run.start)
     config, state = run.config, run.start.state

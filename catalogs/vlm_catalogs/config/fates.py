@@ -17,7 +17,6 @@ DATA_PARALLEL_ONLY = (
     "not built yet: ranks share rows, parameters and experts (dp_shard_size, dp_replicate_size, ep_size)"
 )
 HELD_OUT_OF_THE_MIX = "validation is on samples that the mix holds out: [mix.select.eval], or the dataset's test_size"
-UPLOADS = "uploads are not built yet; the files stay in output_dir"
 NO_LIGER_LOSS = "only the project's own loss is used, which never holds all logits; leave it false"
 
 
@@ -139,9 +138,6 @@ PERFORMANCE: dict[str, Fate] = {
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batches_per_optimizer_step", unless=(1,)),
     **_noted(SHARDS_ARE_READ, "train.train_policy.dataloader_prefetch_factor"),
     **_noted("not built yet; metrics.jsonl has tokens per second", "logging.report_mfu", unless=(False,)),
-    **_noted(UPLOADS, "train.ckpt.hf_repo_name", unless=("",)),
-    **_noted(UPLOADS, "train.ckpt.s3_bucket"),
-    **_noted(UPLOADS, "train.ckpt.s3_prefix", unless=("outputs",)),
     **_noted(
         HELD_OUT_OF_THE_MIX,
         *(f"validation.dataset.{key}" for key in ("name", "subset", "revision", "split", "local_dir", "test_size")),
@@ -169,7 +165,6 @@ NOT_BUILT: dict[str, Fate] = {
         "train.train_policy.balance_dp_token",
         unless=(True,),
     ),
-    **_refused(f"{UPLOADS}; leave it false", "train.ckpt.upload_hf", "train.ckpt.upload_s3", unless=(False,)),
     **_refused(
         NO_LIGER_LOSS,
         *(f"policy.enable_liger_{key}" for key in ("cross_entropy", "fused_cross_entropy")),

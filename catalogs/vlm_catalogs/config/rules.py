@@ -14,6 +14,7 @@ READ_COLUMNS = ("messages", "conversations")
 """The reader of each form finds these by itself."""
 SEVERITIES = ("E", "W", "I")
 """Of an audit's findings: errors, warnings, information."""
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FOLDER_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -21,6 +22,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     """Report what does not fit together; return what the user should know."""
     _check_batch(config, problems)
     _check_schedule(config, problems)
+    _check_uploads(config, problems)
     _check_patterns(config, problems)
     _check_adapters(config, problems)
     _check_names(config, problems)
@@ -69,6 +71,18 @@ def _check_schedule(config: Config, problems: Problems) -> None:
             "train.optm_decay_ratio",
             "has no effect without optm_decay_type; set that to 'linear', 'cosine' or 'sqrt', or leave the ratio out",
         )
+
+
+def _check_uploads(config: Config, problems: Problems) -> None:
+    ckpt = config.train.ckpt
+    if ckpt.upload_s3 and not ckpt.s3_bucket:
+        problems.add("train.ckpt.upload_s3", "needs the name of a bucket in s3_bucket")
+    if ckpt.upload_s3 and not (ckpt.enable_checkpoint or ckpt.export_safetensors):
+        problems.add("train.ckpt.upload_s3", "has no effect without enable_checkpoint or export_safetensors")
+    if ckpt.upload_hf and not ckpt.export_safetensors:
+        problems.add("train.ckpt.upload_hf", "has no effect without export_safetensors")
+    if ckpt.upload_hf and not HUB_NAME.fullmatch(ckpt.hf_repo_name):
+        problems.add("train.ckpt.upload_hf", f"needs owner/name in hf_repo_name, got {ckpt.hf_repo_name!r}")
 
 
 def _check_patterns(config: Config, problems: Problems) -> None:

@@ -98,10 +98,16 @@ class CheckpointSection:
     export_safetensors: bool = True
     """Write a model folder that plain transformers loads at the end of training."""
     upload_hf: bool = False
+    """Copy the exported model to a private repository of the Hugging Face hub; its token is HF_TOKEN's or a login's."""
     hf_repo_name: str = ""
+    """owner/name of that repository; it is made where there is none."""
     upload_s3: bool | Literal["final", "all"] = False
+    """Copy to S3 in the background: ``final`` (and true) what a whole run ends with, ``all`` every checkpoint as well.
+    The credentials are those of ``[custom] s3_credentials_path``."""
     s3_bucket: str | None = None
+    """Bucket of the copies; required by upload_s3."""
     s3_prefix: str = "outputs"
+    """They stand under ``<s3_prefix>/<name of output_dir>/``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
