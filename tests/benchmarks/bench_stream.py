@@ -5,8 +5,8 @@ whole epoch counts, planning, shuffling and comparing shards with their hashes i
 ours are threads, theirs processes of a torch DataLoader. Medians of BENCH_ROUNDS (3) interleaved rounds. The ratio of
 CPU seconds stands beside that of the clock, which other work on the machine disturbs.
 
-Waiting: the demo's pictures and films through the whole pipeline, eight samples a step, decoded and resized by two
-threads while a sleep of 0.5 s stands for each step; the first step is printed apart. One JSON line per figure.
+Waiting: the demo's pictures and films through the whole pipeline, eight samples a step, encoded by two threads while a
+sleep of 0.5 s stands for each step; the first step is printed apart. One JSON line per figure.
 """
 
 import json
@@ -73,7 +73,7 @@ def read_ours(folder: Path, workers: int) -> Took:
     from vlm_train.epoch import plan_parts
     from vlm_train.planned_rows import planned_rows
     from vlm_train.sample_store import SampleStore
-    from vlm_train.stream import encoded_in_order
+    from vlm_train.stream import made_in_order, steps_of
 
     mix = open_made(folder)
     to_draw = dataset_to_draw(mix, "pictures", NUM_SAMPLES)
@@ -81,9 +81,10 @@ def read_ours(folder: Path, workers: int) -> Took:
     with closing(SampleStore(mix)) as store:
         parts = plan_parts([to_draw], epoch=0, order=OrderSettings(seed=1, rows_per_step=ROWS_PER_STEP))
         rows = (row for part in parts for row in planned_rows(part.table))
+        steps = steps_of(rows, rows_per_step=ROWS_PER_STEP)
         read = lambda row: [store.read(line) for line in row if line.status == "planned"]  # noqa: E731
-        for samples in encoded_in_order(rows, read, num_workers=workers):
-            num_bytes += sum(len(sample.media) for sample in samples)
+        for step in made_in_order(steps, read, list, num_workers=workers):
+            num_bytes += sum(len(sample.media) for samples in step for sample in samples)
     return time.perf_counter() - began, cpu_seconds() - cpu, num_bytes
 
 
@@ -179,10 +180,10 @@ def bench_waiting(folder: Path) -> None:
         encoder = RowEncoder(store, family, load_renderers(config, mix), max_bad_samples=0)
         steps = encoded_steps(
             Place(), plan=plan, files_of=partial(epoch_files, folder, datasets, plan), ranks=ALONE,
-            encode=encoder.encode, num_workers=num_workers(config), store=store,
+            encode=encoder.encode, collate=family.collate, num_workers=num_workers(config), store=store,
         )  # fmt: skip
         with closing(steps):
-            waits, tokens = zip(*timed_steps(steps, family), strict=True)
+            waits, tokens = zip(*timed_steps(steps), strict=True)
     waiting = sum(waits[1:])
     share = waiting / (waiting + STEP_SECONDS * len(waits[1:]))
     show(
@@ -199,12 +200,11 @@ def epoch_files(folder: Path, datasets: Any, plan: Any, epoch: int) -> Any:
     return EpochFiles(folder / "run", epoch, plan=partial(plan_parts, datasets, epoch=epoch, order=plan.order))
 
 
-def timed_steps(steps: Iterator[Any], family: Any) -> Iterator[tuple[float, int]]:
+def timed_steps(steps: Iterator[Any]) -> Iterator[tuple[float, int]]:
     """Seconds that each step waited for its micro-batches, and its tokens."""
     for _ in range(NUM_STEPS + 1):
         began = time.perf_counter()
-        rows = next(steps).rows
-        batches = [family.collate([row.samples for row in rows[begin : begin + 4]]) for begin in range(0, len(rows), 4)]
+        batches = next(steps).batches
         yield time.perf_counter() - began, sum(batch.num_tokens for batch in batches)
         time.sleep(STEP_SECONDS)
 

@@ -368,7 +368,7 @@ def _ready_run(toml: Path) -> Iterator[Any]:
 
 
 def _bare_step(held: Any, step: Any) -> Callable[[], None]:
-    batch = held.family.collate([row.samples for row in step.rows])
+    (batch,) = step.batches
     module = held.trainer.module
     optimizer = torch.optim.AdamW([one for one in module.parameters() if one.requires_grad], lr=1e-3, fused=True)
 

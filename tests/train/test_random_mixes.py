@@ -5,6 +5,7 @@ has, samples as long as a row, several conversations a sample, and shares by sam
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -21,7 +22,7 @@ from vlm_train.epoch import plan_parts
 from vlm_train.planned_rows import PlannedRow, planned_rows
 from vlm_train.rank_rows import rows_of_rank
 from vlm_train.run_plan import order_settings
-from vlm_train.stream import encoded_in_order, steps_of
+from vlm_train.stream import made_in_order, steps_of
 
 NUM_MIXES = 250
 EPOCHS = range(3)
@@ -172,9 +173,11 @@ def names_of(row: tuple[PlannedRow, ...]) -> tuple[tuple[int, int, str], ...]:
     return tuple((line.row, line.position, line.name) for line in row)
 
 
-def steps_of_rank(table: pa.Table, size: int, rank: int, num_ranks: int, workers: int) -> chain:
+def steps_of_rank(
+    table: pa.Table, size: int, rank: int, num_ranks: int, workers: int
+) -> Iterator[list[tuple[tuple[int, int, str], ...]]]:
     rows = rows_of_rank(planned_rows(table), rows_per_step=size, rank=rank, num_ranks=num_ranks)
-    return steps_of(encoded_in_order(rows, names_of, num_workers=workers), rows_per_step=size // num_ranks)
+    return made_in_order(steps_of(rows, rows_per_step=size // num_ranks), names_of, list, num_workers=workers)
 
 
 LARGE = [

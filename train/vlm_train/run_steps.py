@@ -14,7 +14,6 @@ from vlm_train.optimizer import set_lr
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.step_metrics import dataset_metrics, step_metrics
 from vlm_train.step_stream import Place, Step, encoded_steps
-from vlm_train.stream import planned_samples
 from vlm_train.validation import is_due
 
 
@@ -35,13 +34,14 @@ def measure_held_out(run: Run, place: Place) -> dict[str, Any]:
 
 
 def steps_of_run(run: Run, first: Place) -> Generator[Step]:
-    """The steps of this attempt from ``first`` on, their rows encoded by workers ahead of use."""
+    """The steps of this attempt from ``first`` on, their batches made by threads ahead of use."""
     return encoded_steps(
         first,
         plan=run.plan,
         files_of=lambda epoch: EpochFiles(run.output_dir, epoch, plan=partial(_planned_parts, run, epoch)),
         ranks=run.ranks,
         encode=run.encoder.encode,
+        collate=run.family.collate,
         num_workers=num_workers(run.config),
         store=run.store,
     )
@@ -57,26 +57,22 @@ def take_step(run: Run, steps: Iterator[Step], lines: SampleLossLog) -> tuple[di
     step = next(steps, None)
     if step is None:
         return None
-    place, rows = step.place, step.rows
+    place = step.place
     done = place.step
-    size = run.plan.mini_batch
-    batches = [
-        run.family.collate([row.samples for row in rows[begin : begin + size]]) for begin in range(0, len(rows), size)
-    ]
     waited = time.perf_counter() - began
     factor = run.plan.factor(done, epoch=place.epoch, epoch_step=place.epoch_step, steps_of_epoch=place.steps_of_epoch)
     lr = set_lr(run.trainer.optimizer, factor)
     seed_step(run.config.train.seed or 0, done)
-    outcome = run.trainer.take_step(batches, step=done + 1)
+    outcome = run.trainer.take_step(step.batches, step=done + 1)
     metrics = step_metrics(run.state(place), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
     if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})
     metrics.update(dataset_metrics(run.ranks.gather(list(outcome.samples))))
     metrics.update(fetch_metrics(run.store, run.ranks))
-    problems = run.ranks.gather([problem for row in rows for problem in row.problems])
+    problems = run.ranks.gather(step.problems)
     if problems:
         metrics["data/undecodable"] = problems
     if run.config.stream.log_sample_loss:
-        lines.add(metrics["epoch"], planned_samples(rows), outcome.samples)
+        lines.add(metrics["epoch"], step.samples, outcome.samples)
     return metrics, place.next()

@@ -1,20 +1,22 @@
-"""The steps of a run over its epochs, from any place on: tables are written as they are needed, rows encoded ahead."""
+"""The steps of a run over its epochs, from any place on: tables are written as they are needed, batches made ahead."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, tee
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from vlm_train.epoch_files import EpochFiles
+from vlm_train.models.family import Batch, EncodedSample
 from vlm_train.planned_rows import PlannedRow, planned_rows
 from vlm_train.rank_rows import Flags, lines_of_ranks, rows_of_rank
 from vlm_train.ranks import Ranks
 from vlm_train.run_plan import RunPlan
 from vlm_train.sample_store import SampleStore
-from vlm_train.stream import EncodedRow, encoded_in_order, steps_of
+from vlm_train.stream import EncodedRow, made_in_order, planned_samples, steps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +38,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The rows of this rank in one step."""
+    """What this rank has in one step."""
 
     place: Place
-    rows: list[EncodedRow]
+    batches: list[Batch]
+    samples: list[PlannedRow]
+    """In the order of their rows, without what only fills the step."""
+    problems: list[str]
+    """Which of them stand there blank, and why."""
+
+
+class _PlannedStep(NamedTuple):
+    place: Place
+    rows: list[tuple[PlannedRow, ...]]
 
 
 def encoded_steps(
@@ -49,13 +60,36 @@ def encoded_steps(
     files_of: Callable[[int], EpochFiles],
     ranks: Ranks,
     encode: Callable[[Sequence[PlannedRow]], EncodedRow],
+    collate: Callable[[Sequence[Sequence[EncodedSample]]], Batch],
     num_workers: int,
     store: SampleStore,
 ) -> Generator[Step]:
-    """The steps from ``first`` to the end of the last epoch; the table of a step is written before it trains.
+    """The steps from ``first`` to the end of the run, made ahead; the table of a step is written before it trains.
 
-    ``store`` is told what comes and how far the steps are. Close the generator to stop the threads that encode.
+    Ranks talk only where a step is asked for. ``store`` is told what comes and how far the steps are. Close the
+    generator to stop the threads.
     """
+    planned, to_make = tee(_planned_steps(first, plan=plan, files_of=files_of, ranks=ranks, store=store))
+    make = partial(_batches, collate=collate, mini_batch=plan.mini_batch)
+    with closing(made_in_order((step.rows for step in to_make), encode, make, num_workers=num_workers)) as made:
+        for (place, _), (rows, batches) in zip(planned, made, strict=False):  # the first is exhausted first
+            store.reached(epoch=place.epoch, step=place.epoch_step)
+            problems = [problem for row in rows for problem in row.problems]
+            yield Step(place=place, batches=batches, samples=planned_samples(rows), problems=problems)
+
+
+def _batches(
+    rows: list[EncodedRow], *, collate: Callable[[Sequence[Sequence[EncodedSample]]], Batch], mini_batch: int
+) -> tuple[list[EncodedRow], list[Batch]]:
+    """The rows beside their micro-batches."""
+    begins = range(0, len(rows), mini_batch)
+    return rows, [collate([row.samples for row in rows[begin : begin + mini_batch]]) for begin in begins]
+
+
+def _planned_steps(
+    first: Place, *, plan: RunPlan, files_of: Callable[[int], EpochFiles], ranks: Ranks, store: SampleStore
+) -> Iterator[_PlannedStep]:
+    """The steps of this rank, one epoch after another, no further than the run is sure to go."""
     node = ranks.of_this_node()
     place, size = first, plan.order.rows_per_step
     for epoch in range(first.epoch, plan.epochs):
@@ -73,11 +107,11 @@ def encoded_steps(
             rank=ranks.rank,
             num_ranks=ranks.size,
         )
-        with closing(encoded_in_order(rows, encode, num_workers=num_workers)) as encoded:
-            for encoded_rows in steps_of(encoded, rows_per_step=size // ranks.size):
-                store.reached(epoch=epoch, step=place.epoch_step)
-                yield Step(place=place, rows=encoded_rows)
-                place = place.next()
+        for mine in steps_of(rows, rows_per_step=size // ranks.size):
+            yield _PlannedStep(place, mine)
+            place = place.next()
+            if plan.is_exact and place.step >= plan.total_steps:
+                return
 
 
 def _steps_of_epoch(files: EpochFiles, plan: RunPlan, ranks: Ranks) -> int | None:

@@ -1,7 +1,7 @@
 """Planned rows to encoded rows, in order: samples are read by their place, media decoded by background threads.
 
-Threads are enough: decoding and resizing release the interpreter. A failing row fails the step that asks for it; the
-stream neither hangs nor ends early.
+Threads are enough: decoding and resizing release the interpreter. What is left to whoever asks is to take the step that
+another thread has made whole. A failing row fails the step that it stands in; the stream neither hangs nor ends early.
 """
 
 import threading
@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from vlm_train.sample_store import SampleStore
 ROWS_AHEAD_PER_WORKER = 4
 Planned = TypeVar("Planned")
 Encoded = TypeVar("Encoded")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +109,9 @@ def planned_samples(rows: Iterable[EncodedRow]) -> list[PlannedRow]:
     return [line for row in rows for line in row.planned if line.status != "empty"]
 
 
-def steps_of(rows: Iterable[Encoded], *, rows_per_step: int) -> Iterator[list[Encoded]]:
+def steps_of(rows: Iterable[Planned], *, rows_per_step: int) -> Iterator[list[Planned]]:
     """The rows step by step."""
-    step: list[Encoded] = []
+    step: list[Planned] = []
     for row in rows:
         step.append(row)
         if len(step) == rows_per_step:
@@ -119,24 +121,38 @@ def steps_of(rows: Iterable[Encoded], *, rows_per_step: int) -> Iterator[list[En
         raise DataError(f"the epoch table ends within a step: {len(step)} of {rows_per_step} rows")
 
 
-def encoded_in_order(
-    rows: Iterable[Planned], encode: Callable[[Planned], Encoded], *, num_workers: int
-) -> Generator[Encoded]:
-    """``encode`` of each row, in the order of ``rows``; ``num_workers`` threads work ahead, 0 encodes on demand.
+def made_in_order(
+    groups: Iterable[Sequence[Planned]],
+    encode: Callable[[Planned], Encoded],
+    make: Callable[[list[Encoded]], Made],
+    *,
+    num_workers: int,
+) -> Generator[Made]:
+    """What ``make`` makes of the encoded rows of each group, a step or a batch, in the order of ``groups``.
 
-    An error of ``encode`` is raised where its row would have come. Close the generator to stop the threads.
+    ``num_workers`` threads encode ahead and one more makes: a whole group at least, and 4 rows for each worker; 0 does
+    all of it when it is asked for. ``groups`` is read by the caller's thread. An error of ``encode`` or ``make`` is
+    raised where its group would have come. Close the generator to stop the threads.
     """
     if num_workers == 0:
-        yield from map(encode, rows)
+        for group in groups:
+            yield make([encode(row) for row in group])
         return
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
-    waiting: deque[Future[Encoded]] = deque()
+    encoders = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
+    maker = ThreadPoolExecutor(1, thread_name_prefix="make")
+    waiting: deque[tuple[int, Future[Made]]] = deque()
     try:
-        for row in rows:
-            waiting.append(pool.submit(encode, row))
-            if len(waiting) >= num_workers * ROWS_AHEAD_PER_WORKER:
-                yield waiting.popleft().result()
+        for group in groups:
+            rows = [encoders.submit(encode, row) for row in group]
+            waiting.append((len(rows), maker.submit(_made, rows, make)))
+            while sum(size for size, _ in islice(waiting, 1, None)) >= max(1, num_workers * ROWS_AHEAD_PER_WORKER):
+                yield waiting.popleft()[1].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        encoders.shutdown(wait=True, cancel_futures=True)  # first: the maker waits for rows
+        maker.shutdown(wait=True, cancel_futures=True)
+
+
+def _made(rows: Sequence[Future[Encoded]], make: Callable[[list[Encoded]], Made]) -> Made:
+    return make([row.result() for row in rows])

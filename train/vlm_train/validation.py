@@ -20,7 +20,7 @@ from vlm_train.open_store import num_workers
 from vlm_train.planned_rows import PlannedRow, empty_line
 from vlm_train.ranks import Ranks
 from vlm_train.sample_store import SampleStore
-from vlm_train.stream import RowEncoder, encoded_in_order
+from vlm_train.stream import EncodedRow, RowEncoder, made_in_order, steps_of
 
 Line = tuple[PlannedRow]
 """A row of one sample."""
@@ -74,14 +74,15 @@ class Validation:
     def _batches(self, problems: list[str]) -> Iterator[Batch]:
         """The batches of this rank; what did not decode goes to ``problems``."""
         mine = rows_of_rank(self.rows, batch_size=self.batch_size, rank=self.ranks.rank, num_ranks=self.ranks.size)
-        with closing(encoded_in_order(mine, self.encoder.encode, num_workers=self.num_workers)) as encoded:
-            batch = []
-            for row in encoded:
-                batch.append(row.samples)
-                problems += row.problems
-                if len(batch) == self.batch_size:
-                    yield self.family.collate(batch)
-                    batch = []
+        batches = steps_of(mine, rows_per_step=self.batch_size)
+        with closing(made_in_order(batches, self.encoder.encode, self._made, num_workers=self.num_workers)) as made:
+            for batch, found in made:
+                problems += found
+                yield batch
+
+    def _made(self, rows: list[EncodedRow]) -> tuple[Batch, list[str]]:
+        batch = self.family.collate([row.samples for row in rows])
+        return batch, [problem for row in rows for problem in row.problems]
 
 
 def open_validation(

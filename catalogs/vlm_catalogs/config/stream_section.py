@@ -15,7 +15,7 @@ class StreamSection:
     max_bad_samples: Count = 0
     """Samples that match their hash but do not decode before the run stops; 0 stops at the first."""
     num_workers: Count = 0
-    """Threads that read and decode ahead; 0 reads between steps."""
+    """Threads that read and decode a whole step ahead, or 4 rows each where that is more; 0 does so between steps."""
     fetch: Literal["shards", "ranges"] = "shards"
     """What is fetched of shards in an object store: ``shards`` all of each, ``ranges`` the samples that the plan draws,
     with their neighbours where little lies between; for mixes that draw few samples of each shard."""
