@@ -70,6 +70,14 @@ def explain(asked: argparse.Namespace) -> int:
     return explain_run(Path(asked.run), step=asked.step, spikes=asked.spikes, as_json=asked.json, sheet=sheet)
 
 
+def report(asked: argparse.Namespace) -> int:
+    """vlm-train report RUN."""
+    from vlm_train.run_report import report_run
+
+    target = Path(asked.output) if asked.output else None
+    return report_run(Path(asked.run), target=target, num_samples=asked.samples)
+
+
 def export(asked: argparse.Namespace) -> int:
     """vlm-train export RUN DIR [--step N] [--adapter]."""
     from vlm_train.export import export_checkpoint
@@ -96,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_inspect(commands)
     _add_explain(commands)
+    _add_report(commands)
     _add_export(commands)
     _add_make_tiny(commands)
     return parser
@@ -179,6 +188,25 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--json", action="store_true", help="one JSON list of steps")
     command.add_argument("--html", metavar="FILE", help="also write a picture sheet: media, words, losses, lineage")
     command.set_defaults(command=explain)
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "report",
+        help="write one page of a run: curves, shares of its datasets, bad steps, worst samples with pictures",
+        epilog="example: vlm-train report outputs/a; the page is outputs/a/report.html, also while the run goes on",
+    )
+    command.add_argument("run", metavar="RUN", help="output_dir of a run")
+    command.add_argument("--output", metavar="FILE", help="a file that does not exist yet; default: RUN/report.html")
+    command.add_argument("--samples", type=_count, default=12, metavar="N", help="worst samples; default: 12")
+    command.set_defaults(command=report)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -38,27 +38,33 @@ def write_sheet(path: Path, run: Path, steps: Sequence[ExplainedStep], store: Sa
         data = {"run": str(run), "steps": [_step(run, one, store) for one in steps]}
     own = files("vlm_train")
     title = f"{run.name}: " + (f"step {steps[0].step}" if len(steps) == 1 else f"{len(steps)} steps")
-    script, style = (own.joinpath(f"explain_sheet.{end}").read_text(encoding="utf-8") for end in ("js", "css"))
+    names = ("sample_card.js", "explain_sheet.js", "explain_sheet.css")
+    card, script, style = (own.joinpath(name).read_text(encoding="utf-8") for name in names)
     try:
-        path.write_text(page_html(title, data, scripts=[script], styles=[style]), encoding="utf-8")
+        path.write_text(page_html(title, data, scripts=[card, script], styles=[style]), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"--html {path}: cannot be written: {error}") from error
 
 
 def _step(run: Path, step: ExplainedStep, store: SampleStore) -> dict[str, Any]:
-    table = step_table(run, step.epoch, step.epoch_step)
-    lines = {(line.row, line.position): line for row in planned_rows(table) for line in row}
+    lines = rows_of_step(run, step)
     samples = [
         {
-            **_spelled(asdict(one)),
-            **(_contents(lines[one.row, one.position], one, store) if place < MOST_SHOWN else {}),
+            **spelled(asdict(one)),
+            **(contents(lines[one.row, one.position], one, store) if place < MOST_SHOWN else {}),
         }
         for place, one in enumerate(step.samples)
     ]
-    return {**_spelled(asdict(step)), "samples": samples}
+    return {**spelled(asdict(step)), "samples": samples}
 
 
-def _spelled(fields: dict[str, Any]) -> dict[str, Any]:
+def rows_of_step(run: Path, step: ExplainedStep) -> dict[tuple[int, int], PlannedRow]:
+    """(row, position) -> its line of the epoch table."""
+    table = step_table(run, step.epoch, step.epoch_step)
+    return {(line.row, line.position): line for row in planned_rows(table) for line in row}
+
+
+def spelled(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields with what JSON has no number for as text."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -66,7 +72,7 @@ def _spelled(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _contents(line: PlannedRow, explained: ExplainedSample, store: SampleStore) -> dict[str, Any]:
+def contents(line: PlannedRow, explained: ExplainedSample, store: SampleStore) -> dict[str, Any]:
     """What the sample shows and says, or why it cannot be read: a sheet is no place to fail for a damaged shard."""
     try:
         sample = store.read(line)

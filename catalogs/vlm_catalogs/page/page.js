@@ -113,3 +113,61 @@ function section(id, title, about, ...children) {
 function tile(value, label, about) {
   return el("div", { class: "tile", title: about }, el("b", null, value), el("span", null, label));
 }
+
+// Points [x, mean, least, most] as a line over the band of least and most; pointer and arrow keys read single points.
+function lineChart(points, label, format = short) {
+  const [width, height] = [600, 150];
+  const [first, last] = [points[0][0], points[points.length - 1][0]];
+  const low = Math.min(...points.map((point) => point[2]));
+  const high = Math.max(...points.map((point) => point[3]));
+  const across = (x) => (last > first ? ((x - first) / (last - first)) * width : width / 2);
+  const up = (y) => (high > low ? height - ((y - low) / (high - low)) * height : height / 2);
+  const path = (pairs) => `M${pairs.map(([x, y]) => `${across(x).toFixed(2)},${up(y).toFixed(2)}`).join("L")}`;
+  const band = [...points.map((point) => [point[0], point[3]]), ...[...points].reverse().map((point) => [point[0], point[2]])];
+  const cursor = svg("line", { class: "cursor", y1: 0, y2: height, x1: -9, x2: -9 });
+  const view = {
+    class: "line-chart", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", tabindex: 0,
+    "aria-label": `${label}: ${format(points[0][1])} at ${whole(first)}, ${format(points[points.length - 1][1])} at ${whole(last)}`,
+    "data-points": points.length,
+  };
+  const readout = el("output", { class: "readout" });
+  let place = points.length - 1;
+  const read = (wanted) => {
+    place = Math.max(0, Math.min(points.length - 1, wanted));
+    const [x, mean, least, most] = points[place];
+    readout.textContent = `${whole(x)}: ${format(mean)}${least < most ? ` (${format(least)} to ${format(most)})` : ""}`;
+    for (const end of ["x1", "x2"]) cursor.setAttribute(end, across(x));
+  };
+  const point = (event) => {
+    const box = chart.getBoundingClientRect();
+    const x = first + ((event.clientX - box.left) / box.width) * (last - first);
+    const after = points.findIndex((one) => one[0] >= x);
+    const nearer = after > 0 && x - points[after - 1][0] < points[after][0] - x ? after - 1 : after;
+    read(after < 0 ? points.length - 1 : nearer);
+  };
+  const press = (event) => {
+    const moves = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: points.length - 1 };
+    if (event.key in moves) {
+      event.preventDefault();
+      read(moves[event.key]);
+    }
+  };
+  const line = points.length > 1 ? svg("path", { class: "line", d: path(points.map((one) => [one[0], one[1]])) })
+    : svg("circle", { class: "bar", cx: across(first), cy: up(points[0][1]), r: 3 });
+  const chart = svg("svg", { ...view, onpointermove: point, onkeydown: press },
+    svg("path", { class: "band", d: `${path(band)}Z` }), line, cursor);
+  read(place);
+  return el("figure", { class: "chart" },
+    el("div", { class: "plot" }, el("div", { class: "ends" }, el("span", null, format(high)), el("span", null, format(low))), chart),
+    el("figcaption", null, el("span", null, whole(first)), readout, el("span", null, whole(last))));
+}
+
+// The means of points as a small line without axes.
+function sparkline(points, label) {
+  const values = points.map((point) => point[1]);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const across = (place) => (values.length > 1 ? (100 * place) / (values.length - 1) : 50);
+  const d = values.map((value, place) => `${across(place).toFixed(2)},${(high > low ? 23 - (22 * (value - low)) / (high - low) : 12).toFixed(2)}`);
+  const view = { class: "sparkline", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": label, "data-points": values.length };
+  return svg("svg", view, svg("title", null, label), svg("path", { class: "line", d: `M${d.join("L")}` }));
+}
