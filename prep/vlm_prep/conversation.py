@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from vlm_catalogs.frozen_by_types import frozen_by_types
-from vlm_prep.reasons import BAD_CONVERSATION, REMOTE_MEDIA
+from vlm_prep.reasons import BAD_CONVERSATION
 from vlm_prep.stored_texts import Message, Place, PlainConversation, read_plainly
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -267,12 +267,6 @@ def _next_place(kind: str, seen: dict[str, int]) -> Place:
 def is_remote(name: str) -> bool:
     """Is this a medium on the network?"""
     return name.lower().startswith(("http://", "https://", "s3://", "gs://", "ftp://"))
-
-
-def refuse_remote(name: str) -> None:
-    """Raise RejectSample for a medium on the network."""
-    if is_remote(name):
-        raise RejectSample(REMOTE_MEDIA, f"{name[:200]}: fetch_media is not built yet; download it and name the file")
 
 
 def _shown(value: Any) -> str:

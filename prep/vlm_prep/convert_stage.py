@@ -51,14 +51,14 @@ def convert_missing(config: Config, plan: BuildPlan, place: Workplace, log: Buil
 
 
 def _convert_tasks(config: Config, plan: SourcePlan, place: Workplace) -> list[ConvertTask]:
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     return [
         convert_task(plan, part, limits=limits, staging=place.staging, scratch=place.scratch) for part in plan.missing
     ]
 
 
 def _check_room(config: Config, plan: BuildPlan, place: Workplace, *, num_workers: int) -> None:
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     estimates = [estimate(source, limits=limits) for source in plan.sources if source.missing]
     fetched = fetched_bytes(plan.sources, num_workers=num_workers)
     shards = plan.stores.shards

@@ -60,7 +60,7 @@ def look(config: Config) -> DryRun:
             return None
 
     plan = plan_build(config, copy=False, on_problem=lambda error: problems.append(str(error)))
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     estimates = {}
     for source in plan.sources:
         if (found := tried(partial(estimate, source, limits=limits, with_time=True))) is not None:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from vlm_catalogs import json_text
+from vlm_catalogs.config.sections import MixSection
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.built_sample import BuiltSample, build_sample
@@ -19,8 +20,6 @@ from vlm_prep.source_format import find_files, resolve_format, source_root
 
 ORIGIN = "the command line"
 WDINFO = "wdinfo.json"
-MAX_SAMPLE_BYTES = 256 << 20
-"""The default of ``[mix] max_sample_bytes``."""
 
 Seen = BuiltSample | RejectedSample
 
@@ -59,7 +58,7 @@ def peek_source(path: str, *, num_samples: int, file_format: str = "auto", media
 
 
 def _samples(source: Source, form: str, parts: Iterator[PlannedPart], num_samples: int) -> tuple[Seen, ...]:
-    limits = Limits.from_setting(MAX_SAMPLE_BYTES)
+    limits = Limits.from_settings(MixSection())
     raws = (raw for part in parts for raw in read_part(source, form, part, limits))
     return tuple(build_sample(raw, limits) if isinstance(raw, RawSample) else raw for raw in islice(raws, num_samples))
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlm_catalogs.config.sections import MixSection
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.conversation import Record, Rejected
 
@@ -47,11 +48,20 @@ class Limits:
     """What the TOML bounds in conversion."""
 
     max_sample_bytes: int
+    """Never more than an MDS shard can hold."""
+    fetch_media: bool = False
+    """May media be fetched from http(s) URLs?"""
+    fetch_private_hosts: tuple[str, ...] = ()
+    """Hosts that they may come from although their addresses are not public."""
 
     @staticmethod
-    def from_setting(max_sample_bytes: int) -> "Limits":
-        """The limits of ``[mix]``; never more than an MDS shard can hold."""
-        return Limits(max_sample_bytes=min(max_sample_bytes, MAX_STORABLE_BYTES))
+    def from_settings(mix: MixSection) -> "Limits":
+        """The limits of ``[mix]``."""
+        return Limits(
+            max_sample_bytes=min(mix.max_sample_bytes, MAX_STORABLE_BYTES),
+            fetch_media=mix.fetch_media,
+            fetch_private_hosts=mix.fetch_private_hosts,
+        )
 
 
 MAX_STORABLE_BYTES = (1 << 32) - (1 << 28)

@@ -43,7 +43,7 @@ MEANINGS: dict[str, str] = {
     MEDIA_KIND_MISMATCH: "an image item names a video, or the other way round",
     MEDIA_NAME_COLLISION: "two media keys hold the same media name",
     MEDIA_OUTSIDE_ROOT: "a path leads out of the media root",
-    REMOTE_MEDIA: "a medium is an http(s) URL, and fetch_media is off",
+    REMOTE_MEDIA: "a medium is a URL that may not be fetched: fetch_media is off, or the address is not public",
     UNSAFE_PICKLE: "a pickle wants more than plain values; it was not run",
     UNREADABLE_PICKLE: "a pickle is broken, or not a dict of media names and bytes",
     DUPLICATE_MEMBER: "the same member stands in the tar before",

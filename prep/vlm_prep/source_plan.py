@@ -99,9 +99,10 @@ def _plan_i4(source: I4Source, config: Config, store: PartStore) -> SourcePlan:
 
 def _plan_files(source: FileSource, config: Config, store: PartStore) -> SourcePlan:
     file_format = resolve_format(source)
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     options: list[object] = [file_format, _media_root(source), limits.max_sample_bytes]
     options += [sorted(source.columns.items())] if source.columns else []
+    options += [["fetch_media", sorted(limits.fetch_private_hosts)]] if limits.fetch_media else []
     layout = store.folder / source.name / layout_hash(options)
     cut = plan_files(source, file_format)
     bring_records(store, layout, cut)

@@ -185,7 +185,6 @@ REFUSED_VALUES: dict[str, str] = {
     "policy.enable_liger_cross_entropy": "true",
     "policy.is_diffusers": "true",
     "distillation.enable": "true",
-    "mix.fetch_media": "true",
 }
 """Values that would change results or the layout of the run."""
 

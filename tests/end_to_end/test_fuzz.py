@@ -210,7 +210,7 @@ def convert(source: Source) -> list[dict[str, Any]] | None:
     try:
         plan = plan_source(source, CONFIG, LocalStore(Path("shards")))
         for part in plan.parts:
-            convert_part(convert_task(plan, part, limits=Limits.from_setting(1 << 20), staging=staging))
+            convert_part(convert_task(plan, part, limits=Limits(max_sample_bytes=1 << 20), staging=staging))
         records = read_parts(plan)
     except UserError as error:
         assert str(error).strip()

@@ -170,7 +170,6 @@ NOT_BUILT: dict[str, Fate] = {
         *(f"policy.enable_liger_{key}" for key in ("cross_entropy", "fused_cross_entropy")),
         unless=(False,),
     ),
-    **_refused("fetching media over http is not built yet; leave it false", "mix.fetch_media", unless=(False,)),
 }
 """Settings that would change results or the layout of the run; a value that does is an error."""
 

@@ -39,6 +39,7 @@ def mix_settings(config: Config) -> dict[str, object]:
         "mix.length_policy": mix.length_policy,
         "mix.max_rejected_fraction": mix.max_rejected_fraction,
         "mix.max_sample_bytes": mix.max_sample_bytes,
+        **({"mix.fetch_media": sorted(mix.fetch_private_hosts)} if mix.fetch_media else {}),
         "mix.source": [
             {
                 "name": source.name,

@@ -315,6 +315,9 @@ class MixSection:
     max_memory: str | None = None
     """Such as "8GB": DuckDB gets three quarters of it, and one converting process is allowed for each GB."""
     fetch_media: bool = False
+    """True fetches media that rows name by an http(s) URL; false rejects such rows. Only from public addresses."""
+    fetch_private_hosts: tuple[str, ...] = ()
+    """Hosts that media may come from although their addresses are not public, such as a store of your own."""
     select: SelectSection = field(default_factory=SelectSection)
     audit: AuditSection = field(default_factory=AuditSection)
 

@@ -37,7 +37,7 @@ def read_row(
             raise RejectSample(SAMPLE_TOO_LARGE, f"{len(text):,} bytes of text, max_sample_bytes is the limit")
         record = (None if columns else read_plain_record(text)) or _read_record(text, columns)
         source_id = record.source_id
-        media = load_media(record.names(), folder, max_bytes=limits.max_sample_bytes - len(text))
+        media = load_media(record.names(), folder, limits, max_bytes=limits.max_sample_bytes - len(text))
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
     return RawSample(origin=origin, record=record, media=media)

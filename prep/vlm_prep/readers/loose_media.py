@@ -1,4 +1,4 @@
-"""Media that lie beside a JSON file: paths under a folder, or ``data:`` URLs in the text itself."""
+"""Media that lie beside a JSON file: paths under a folder, ``data:`` URLs in the text itself, or http(s) URLs."""
 
 import binascii
 import errno
@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 from vlm_catalogs.errors import StorageError
-from vlm_prep.conversation import RejectSample, refuse_remote
+from vlm_prep.conversation import RejectSample, is_remote
 from vlm_prep.naming import short_name
-from vlm_prep.reasons import MEDIA_OUTSIDE_ROOT, MEDIA_UNREADABLE, MISSING_MEDIA, SAMPLE_TOO_LARGE
+from vlm_prep.raw_sample import Limits
+from vlm_prep.reasons import MEDIA_OUTSIDE_ROOT, MEDIA_UNREADABLE, MISSING_MEDIA, REMOTE_MEDIA, SAMPLE_TOO_LARGE
+from vlm_prep.web_media import fetch, is_web
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,20 +25,42 @@ class MediaFolder:
     """No path may lead out of this folder, by ``..`` or by a link."""
 
 
-def load_media(names: Sequence[str], folder: MediaFolder, *, max_bytes: int) -> dict[str, bytes]:
-    """Name -> encoded bytes of each medium. Sizes are checked before anything is loaded.
+def load_media(names: Sequence[str], folder: MediaFolder, limits: Limits, *, max_bytes: int) -> dict[str, bytes]:
+    """Name -> encoded bytes of each medium, at most ``max_bytes`` in all. Sizes are checked before files are loaded.
 
     Raises RejectSample for a medium that cannot be had and StorageError when the storage fails.
     """
-    paths = {name: _inside(name, folder) for name in names if not name.startswith("data:")}
+    for name in filter(is_remote, names):
+        _check_fetchable(name, limits)
+    paths = {name: _inside(name, folder) for name in names if not name.startswith("data:") and not is_remote(name)}
     total = sum(_size(name, path) for name, path in paths.items())
     if total > max_bytes:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{total:,} bytes of media, max_sample_bytes is the limit")
-    return {name: _read(paths[name]) if name in paths else _decode_data_url(name) for name in names}
+    contents: dict[str, bytes] = {}
+    room = max_bytes - total
+    for name in names:
+        if name in paths:
+            contents[name] = _read(paths[name])
+        elif is_remote(name) and name not in contents:
+            contents[name] = fetch(name, max_bytes=room, private_hosts=limits.fetch_private_hosts)
+            room -= len(contents[name])
+        elif name not in contents:
+            contents[name] = _decode_data_url(name)
+    return contents
+
+
+def _check_fetchable(name: str, limits: Limits) -> None:
+    if not is_web(name):
+        raise RejectSample(
+            REMOTE_MEDIA, f"{name[:200]}: only http(s) URLs can be fetched; download it and name the file"
+        )
+    if not limits.fetch_media:
+        raise RejectSample(
+            REMOTE_MEDIA, f"{name[:200]}: download it and name the file, or set [mix] fetch_media = true"
+        )
 
 
 def _inside(name: str, folder: MediaFolder) -> Path:
-    refuse_remote(name)
     location = unquote(name.removeprefix("file://")) if name.startswith("file://") else name
     if "\0" in location:
         raise RejectSample(MISSING_MEDIA, f"{location!r} is no path")

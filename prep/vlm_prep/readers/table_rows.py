@@ -100,7 +100,7 @@ def read_row(
         source_id = record.source_id
         loose = [name for name in record.names() if name not in embedded.contents]
         room = limits.max_sample_bytes - text_bytes - sum(map(len, embedded.contents.values()))
-        media = {**embedded.contents, **load_media(loose, folder, max_bytes=room)}
+        media = {**embedded.contents, **load_media(loose, folder, limits, max_bytes=room)}
     except RejectSample as door:
         return RejectedSample(origin=origin, rejected=door.rejected, source_id=source_id)
     return RawSample(origin=origin, record=record, media=media)

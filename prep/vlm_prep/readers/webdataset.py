@@ -127,7 +127,7 @@ class _Tar:
             _check_size(text.size + sum(member.size for member in found.values()), limits)
             inline = [name for name in record.names() if name.startswith("data:") or is_remote(name)]
             folder = media_folder(self._source, self._tar)
-            media = load_media(inline, folder, max_bytes=limits.max_sample_bytes)
+            media = load_media(inline, folder, limits, max_bytes=limits.max_sample_bytes)
         except RejectSample as door:
             source_id = record.source_id if record else None
             return RejectedSample(origin=self._origin(key, text), rejected=door.rejected, source_id=source_id)

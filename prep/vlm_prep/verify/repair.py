@@ -70,7 +70,7 @@ def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int 
         return 0
     plans = {plan.source.name: plan for plan in plan_build(config).sources}
     planned = [(one, plans.get(one.dataset), _planned_part(one, plans.get(one.dataset))) for one in broken]
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     with staging_folder(shards) as staging:
         tasks = [
             RepairTask(

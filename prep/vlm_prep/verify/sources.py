@@ -46,7 +46,7 @@ def check_sources(config: Config, *, num_workers: int = 0) -> list[Finding]:
     mix = find_current(mix_root(config, copies), copies)
     manifest = read_manifest(mix)
     bring_parts(pinned_parts(mix, manifest, copies), copies, tables=INDEX_TABLES)
-    limits = Limits.from_setting(config.mix.max_sample_bytes)
+    limits = Limits.from_settings(config.mix)
     findings, tasks = [], []
     with build.stores.shards.staging() as staging:
         for dataset in manifest.datasets:
