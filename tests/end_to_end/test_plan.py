@@ -11,6 +11,7 @@ import pytest
 
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
+from vlm_train.start import is_only_planned
 
 DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 TOML = """
@@ -194,3 +195,10 @@ def test_numbers_that_do_not_divide_are_refused(folder: Path, capsys: pytest.Cap
     assert "--nodes 2: 3 ranks do not divide by it" in capsys.readouterr().err
     assert train([*command, "--set", "stream.rows_per_step=4"]) == 2
     assert "4 rows a step do not divide by 3 ranks; 1, 2, 4 ranks would do" in capsys.readouterr().err
+
+
+def test_a_plan_that_began_beside_a_run_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "fingerprint.json").write_text('{"planned": true, "fingerprint": {}}')
+    assert is_only_planned(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    assert not is_only_planned(tmp_path)

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.object_server import ACCESS_KEY, SECRET_KEY, ObjectServer
@@ -144,14 +145,46 @@ def test_training_reads_the_mix_from_s3(built: Path, local: Path, capfd: pytest.
     assert losses(built, cache) == losses(local)
     assert list((built.parent / "shard_cache").glob("*.mds"))
     capfd.readouterr()
+    sheet = built.parent / "sheet.html"
     for command in (
-        ["explain", str(built.parent / "run"), "--step", "2"],
+        ["explain", str(built.parent / "run"), "--step", "2", "--html", str(sheet)],
         ["check", str(built)],
         ["inspect", str(built)],
     ):
         assert train(command) == 0
     out, _ = capfd.readouterr()
     assert "mix: s3://built/mixes/small/" in out and ".tar" in out
+    assert sheet.read_text().count("data:image/") >= 4
+
+
+def test_a_mix_in_s3_is_planned_as_a_local_one_with_what_a_node_fetches(
+    built: Path, local: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def plan(toml: Path, run: str, *settings: str) -> tuple[int, dict[str, Any], str]:
+        capfd.readouterr()
+        sets = [f"--set={one}" for one in (f"train.output_dir={tmp_path / run}", "train.max_num_steps=9", *settings)]
+        exit_code = train(["plan", str(toml), "--json", *sets])
+        out, err = capfd.readouterr()
+        return exit_code, json.loads(out)["epochs"][0], err
+
+    shard_bytes = sum(path.stat().st_size for path in (local.parent / "out" / "shards").rglob("*.mds"))
+    _, at_home, _ = plan(local, "local")
+    exit_code, whole, _ = plan(built, "shards")
+    assert exit_code == 0 and whole == at_home
+    assert written(tmp_path / "shards") == written(tmp_path / "local")
+    assert whole["bytes_per_node"] <= shard_bytes
+    _, ranges, _ = plan(built, "ranges", "stream.fetch=ranges", "stream.fetch_ahead=0")
+    assert 0 < ranges["working_set_bytes"] <= ranges["bytes_per_node"] <= whole["bytes_per_node"]
+    needed = whole["working_set_bytes"]
+    exit_code, _, said = plan(built, "small", f"stream.cache_limit={needed - 1}")
+    assert exit_code == 2 and f"set cache_limit = {needed} or more" in said
+    assert plan(built, "enough", f"stream.cache_limit={needed}")[0] == 0
+    assert not list(tmp_path.rglob("*.mds"))  # nothing is fetched for a plan
+
+
+def written(run: Path) -> dict[str, bytes]:
+    """The epoch tables of a run or a plan."""
+    return {path.name: path.read_bytes() for path in (run / "epochs").rglob("*.parquet")}
 
 
 def test_a_mix_in_s3_is_asked_shown_verified_and_exported(

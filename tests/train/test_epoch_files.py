@@ -1,7 +1,9 @@
 """Epoch tables on disk: the written part is the truth, so it must be what was written."""
 
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH
 from vlm_train.epoch import EpochPart
-from vlm_train.epoch_files import EpochFiles, epoch_part, hash_file
+from vlm_train.epoch_files import EpochFiles, epoch_part, hash_file, written_parts
 
 
 def table(rows: int) -> pa.Table:
@@ -102,3 +104,20 @@ def test_an_epoch_whose_last_part_does_not_say_so_ends_with_an_empty_one(tmp_pat
     files = EpochFiles(tmp_path, 0, plan=parts(3))
     assert files.part(0).num_steps is None
     assert (files.part(1).table.num_rows, files.part(1).num_steps) == (0, 3)
+
+
+def test_a_run_and_a_plan_may_write_the_same_epochs_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(2)
+
+    def write_all() -> list[int]:
+        sizes = []
+        for epoch in range(40):
+            together.wait(10)
+            written = written_parts(EpochFiles(tmp_path, epoch, plan=parts(5, 4)))
+            sizes += [part.table.num_rows for part in written]
+        return sizes
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(write_all) for _ in range(2))
+        assert first.result() == second.result() == [5, 4] * 40
+    assert not list(tmp_path.rglob(".*"))

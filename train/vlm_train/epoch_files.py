@@ -7,6 +7,7 @@ epoch has, in the metadata of its schema.
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -117,11 +118,20 @@ def _damage(path: Path) -> str | None:
 
 
 def _write(part: EpochPart, path: Path) -> None:
-    """Write the part, then its hash, then rename the part: a part that is there has its hash."""
+    """Write the part, then its hash, then rename the part: a part that is there has its hash.
+
+    A run and ``vlm-train plan`` may do so at once: the names of their staged files differ, what they write does not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.tmp")
-    metadata = {} if part.num_steps is None else {NUM_STEPS: str(part.num_steps)}
-    pq.write_table(part.table.replace_schema_metadata(metadata), staged)
-    sync_file(staged)
-    write_synced(hash_file(path), f"{file_hash(staged)}\n".encode())
-    staged.rename(path)
+    suffix = f"{uuid4().hex}.tmp"
+    staged, staged_hash = (path.with_name(f".{name}.{suffix}") for name in (path.name, hash_file(path).name))
+    try:
+        metadata = {} if part.num_steps is None else {NUM_STEPS: str(part.num_steps)}
+        pq.write_table(part.table.replace_schema_metadata(metadata), staged)
+        sync_file(staged)
+        write_synced(staged_hash, f"{file_hash(staged)}\n".encode())
+        staged_hash.rename(hash_file(path))
+        staged.rename(path)
+    finally:
+        for left in (staged, staged_hash):
+            left.unlink(missing_ok=True)

@@ -145,6 +145,8 @@ def decide_start(config: Config, *, resume: bool, fingerprint: Mapping[str, Any]
 
 def is_only_planned(output_dir: Path) -> bool:
     """Has vlm-train plan been here, and nothing else?"""
+    if any((output_dir / name).exists() for name in (METRICS_FILE, CHECKPOINTS)):
+        return False  # a plan that began beside it must not hide a run
     return (output_dir / FINGERPRINT_FILE).exists() and bool(_read_run_file(output_dir).get(PLANNED))
 
 
