@@ -26,6 +26,7 @@ from vlm_train.moe import RouterWatch
 from vlm_train.optimizer import clip_gradients
 from vlm_train.ranks import ALONE, Ranks
 from vlm_train.shard_parameters import WholeForward, defer_reduction
+from vlm_train.writer import Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,10 @@ class Trainer:
                 return [loss for batch in batches for loss in sample_losses([batch], self._losses(batch).tolist())]
         finally:
             self._whole.train(was_training)
+
+    def writer(self) -> Writer:
+        """What writes answers with the weights as they are."""
+        return Writer(whole=self._whole, precision=self._precision, experts=self._experts, ranks=self._ranks)
 
     def _losses(self, batch: Batch) -> Tensor:
         """The loss (S,) of each sample of a batch."""

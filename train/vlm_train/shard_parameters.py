@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from vlm_catalogs.config.sections import TrainSection
 from vlm_train.loss import token_losses
@@ -38,6 +39,19 @@ class WholeForward(nn.Module):
         hidden_ND = hidden_BTD.flatten(0, 1)[batch.places_N]
         return token_losses(self._family.output_layer(self.module), hidden_ND, batch.targets_N)
 
+    def first_logits(self, prompt: Batch, cache: Cache) -> Tensor:
+        """The logits (V,) of the token after ``prompt``, a row of one sample, in fp32; ``cache`` takes the prompt."""
+        return self._last_logits(self._family.hidden_states(self.module, prompt, cache=cache))
+
+    def next_logits(self, ids_BT: Tensor, positions_3BT: Tensor | None, cache: Cache) -> Tensor:
+        """As ``first_logits``, of the token after ``ids_BT``, which go on where those in ``cache`` ended."""
+        hidden_BTD = self._family.next_hidden_states(self.module, ids_BT, positions_3BT=positions_3BT, cache=cache)
+        return self._last_logits(hidden_BTD)
+
+    def _last_logits(self, hidden_1TD: Tensor) -> Tensor:
+        logits_V: Tensor = self._family.output_layer(self.module)(hidden_1TD[0, -1])
+        return logits_V.float()
+
 
 def shard_module(
     whole: WholeForward, *, ranks: Ranks, train: TrainSection, precision: "MixedPrecisionPolicy"
@@ -48,7 +62,13 @@ def shard_module(
     """
     if ranks.is_alone:
         return None
-    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        FSDPModule,
+        OffloadPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     device = next(whole.parameters()).device.type
     reshard = {"default": None, "always": True, "never": False}[train.fsdp_reshard_after_forward]
@@ -72,6 +92,8 @@ def shard_module(
         assert isinstance(one, FSDPModule)
         one.set_force_sum_reduction_for_comms(True)
         one.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all ranks already
+    for name in ("first_logits", "next_logits"):
+        register_fsdp_forward_method(whole, name)
     return group
 
 

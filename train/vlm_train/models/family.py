@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from vlm_catalogs.render.rendered import IGNORED, Rendered
 from vlm_catalogs.sample import Sample
@@ -141,8 +142,17 @@ class Family(Protocol):
         """One micro-batch of the rows, in order; a row of several samples is packed."""
         ...
 
-    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
-        """What the output layer takes (B, T, D). Every trainable parameter takes part, whatever the media."""
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
+        """What the output layer takes (B, T, D). Every trainable parameter takes part, whatever the media.
+
+        ``cache`` takes what the tokens after these ask for.
+        """
+        ...
+
+    def next_hidden_states(
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+    ) -> Tensor:
+        """As ``hidden_states``, of text that goes on where those in ``cache`` ended; the vision tower is not called."""
         ...
 
     def output_layer(self, module: nn.Module) -> nn.Module:

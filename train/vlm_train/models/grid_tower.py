@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
-from transformers import ProcessorMixin
+from transformers import Cache, ProcessorMixin
 from transformers.image_utils import pil_torch_interpolation_mapping
 
 from vlm_catalogs.render.rendered import MediaPlan, Rendered
@@ -87,7 +87,7 @@ class GridTowerFamily:
         grids = [medium.grid for medium in sample.media]
         return mrope_positions_3T(placeholders_T, grids, merge_size=self.merge_size)
 
-    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
         """What the output layer takes (B, T, D), from exactly one call of the tower whatever the media of the batch."""
         model: Any = module
         features = _tower_features(model, batch)
@@ -96,11 +96,25 @@ class GridTowerFamily:
             input_ids=batch.input_ids_BT,
             position_ids=batch.position_ids_3BT,
             mm_encoder_outputs=_by_kind(features, batch.media),
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             **packed_arguments(batch),
         )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD if batch.media else hidden_BTD + _zero(features)
+
+    def next_hidden_states(
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+    ) -> Tensor:
+        """What the output layer takes of text after that in ``cache`` (see Family)."""
+        model: Any = module
+        output = model.model.language_model(
+            inputs_embeds=model.get_input_embeddings()(ids_BT),
+            position_ids=positions_3BT,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def output_layer(self, module: nn.Module) -> nn.Module:
         """The layer that makes logits of hidden states."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
-from transformers import ProcessorMixin
+from transformers import Cache, ProcessorMixin
 from transformers.image_utils import pil_torch_interpolation_mapping
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -109,7 +109,7 @@ class NemotronOmni:
         """One micro-batch, padded on the right; the language model has no rotary positions."""
         return collate_rows(rows, pad_id=self.pad_id, positions_3T=None)
 
-    def hidden_states(self, module: nn.Module, batch: Batch) -> Tensor:
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
         """What the output layer takes (B, T, D); the language model gets embeddings with the features in their places.
 
         The language model is called below its output layer, so no logits of the whole batch are made.
@@ -123,9 +123,20 @@ class NemotronOmni:
             embeds_BTD = embeds_BTD.masked_scatter(places_BT1, torch.cat(features).to(embeds_BTD.dtype))
         if {medium.kind for medium in batch.media} != {"image", "video"}:
             embeds_BTD = embeds_BTD + _zero(model).to(embeds_BTD.dtype)
-        output = model.language_model.model(inputs_embeds=embeds_BTD, use_cache=False, **packed_arguments(batch))
+        output = model.language_model.model(
+            inputs_embeds=embeds_BTD, past_key_values=cache, use_cache=cache is not None, **packed_arguments(batch)
+        )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
+
+    def next_hidden_states(
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+    ) -> Tensor:
+        """What the output layer takes of text after that in ``cache`` (see Family)."""
+        model: Any = module
+        embeds_BTD = model.get_input_embeddings()(ids_BT)
+        output = model.language_model.model(inputs_embeds=embeds_BTD, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def output_layer(self, module: nn.Module) -> nn.Module:
         """The layer that makes logits of hidden states."""
