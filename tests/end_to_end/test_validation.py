@@ -41,6 +41,8 @@ enable = true
 freq = 2
 val_before_train = true
 batch_size = 2
+generate = 3
+max_response_length = 6
 
 [policy]
 model_name_or_path = "model"
@@ -119,6 +121,55 @@ def test_it_is_measured_before_the_first_step_on_schedule_and_at_the_end(folder:
     assert found[-1]["validation/loss"] < found[0]["validation/loss"]
 
 
+def test_a_few_held_out_samples_are_answered_at_each_validation(folder: Path) -> None:
+    found = lines(folder / "whole" / "validation_samples.jsonl")
+    by_step = {step: [line for line in found if line["step"] == step] for step in (0, 2, 4, 5)}
+    assert sum(map(len, by_step.values())) == len(found) == 12
+    names = [line["sample_id"] for line in by_step[0]]
+    assert len(set(names)) == 3
+    assert all([line["sample_id"] for line in of_step] == names for of_step in by_step.values())
+    assert all(0 < line["num_tokens"] <= 6 and line["reference"] for line in found)
+    assert len({json.dumps([line["answer"] for line in of_step]) for of_step in by_step.values()}) > 1
+    selection = pq.read_table(next((folder / "mixes" / "run").glob("*/selection.parquet"))).to_pylist()
+    held_out = {row["sample_id"] for row in selection if row["split"] == "eval" and row["selected"]}
+    assert set(names) <= held_out
+
+
+def test_generate_answers_a_sample_as_the_run_did(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the checkpoint, from its export in the run's folder, and by default."""
+    logged = [line for line in lines(folder / "whole" / "validation_samples.jsonl") if line["step"] == 5]
+    for line in logged[:2]:
+        shared = {name: line[name] for name in ("dataset", "sample_id", "prompt", "answer", "reference")}
+        found = generated(capsys, f"{line['dataset']}/{line['sample_id']}")
+        assert found["model"] == "whole/checkpoints/step-5"
+        assert {name: found[name] for name in shared} == shared
+    assert main(["export", "whole", "whole/safetensors/step-5"]) == 0
+    try:
+        capsys.readouterr()
+        exported = generated(capsys, logged[0]["sample_id"], "--step", "5")
+        assert exported == {**exported, "model": "whole/safetensors/step-5", "answer": logged[0]["answer"]}
+    finally:
+        shutil.rmtree(folder / "whole" / "safetensors")
+    assert main(["generate", "whole", "--sample", logged[0]["sample_id"], "--max-new-tokens", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "answer (cut off after 3 tokens: --max-new-tokens):" in shown
+    assert shown.rstrip().endswith(logged[0]["reference"])
+
+
+def generated(capsys: pytest.CaptureFixture[str], sample: str, *more: str) -> dict[str, Any]:
+    assert main(["generate", "whole", "--sample", sample, "--max-new-tokens", "6", "--json", *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_generate_names_the_steps_and_samples_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "whole", "--sample", "x", "--step", "3"]) == 2
+    assert "there are steps 5" in capsys.readouterr().err
+    assert main(["generate", "whole", "--sample", "x"]) == 2
+    assert "no sample of this mix has that id" in capsys.readouterr().err
+    assert main(["generate", "data", "--sample", "x"]) == 2
+    assert "no export and no complete checkpoint" in capsys.readouterr().err
+
+
 def test_held_out_samples_are_never_trained_on(folder: Path) -> None:
     held_out = held_out_keys(folder / "mixes" / "run")
     assert len(held_out) >= 5
@@ -181,6 +232,9 @@ def on_two_ranks(folder: Path, *settings: str) -> None:
     for first, second in zip(one, two, strict=True):
         assert second["validation/loss"] == pytest.approx(first["validation/loss"], rel=1e-6)
         assert second["validation/samples"] == first["validation/samples"]
+    one, two = (lines(folder / run / "validation_samples.jsonl") for run in ("whole", "two"))
+    assert two[:3] == one[:3]
+    assert [line["sample_id"] for line in two] == [line["sample_id"] for line in one]
 
 
 def test_a_mix_that_holds_nothing_out_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vlm_catalogs.config import load_config
 from vlm_catalogs.config.sections import Config
+from vlm_train.answers import Answer
 from vlm_train.loggers import missing_loggers, numbers_of, open_loggers
 
 METRICS = {"step": 3, "train/loss": 1.5, "data/undecodable": ["a/b"], "loss/photos": 2.5, "attempt": 1}
+
+
+ANSWER = Answer(
+    dataset="photos",
+    sample_id="7",
+    prompt="what?",
+    answer="a <b>dog</b>",
+    reference="a cat",
+    num_tokens=4,
+    is_whole=True,
+)
 
 
 def config(folder: Path, *loggers: str) -> Config:
@@ -29,10 +41,14 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
     [logger] = open_loggers(config(tmp_path, "console", "tensorboard"), tmp_path)
     for step in (1, 2):
         logger.log({"train/loss": 1.5 / step}, step=step)
+        logger.log_answers([ANSWER], step=step)
     logger.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.5), (2, 0.75)]
+    texts = events.Tensors("answers/photos/7/text_summary")
+    assert [event.step for event in texts] == [1, 2]
+    assert b"a <b>dog</b>" in texts[0].tensor_proto.string_val[0]
 
 
 def test_wandb_writes_a_run_offline_and_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,11 +58,14 @@ def test_wandb_writes_a_run_offline_and_goes_on_under_its_id(tmp_path: Path, mon
     for step in (1, 2):
         [logger] = open_loggers(config(tmp_path, "wandb"), tmp_path)
         logger.log({"train/loss": 1.5}, step=step)
+        logger.log_answers([ANSWER], step=step)
         logger.close()
         ids.append((tmp_path / "wandb_run_id").read_text())
     assert ids[0] == ids[1]
     written = list((tmp_path / "wandb").glob(f"offline-run-*-{ids[0]}/run-{ids[0]}.wandb"))
     assert written and b"train/loss" in written[0].read_bytes()
+    [table] = written[0].parent.glob("files/media/table/validation/answers_*.table.json")
+    assert "a <b>dog</b>" in table.read_text()
 
 
 def test_wandb_without_a_login_says_what_to_do(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def export(asked: argparse.Namespace) -> int:
     return 0
 
 
+def generate(asked: argparse.Namespace) -> int:
+    """vlm-train generate RUN --sample ID [--step N]."""
+    from vlm_train.generate import generate_answer
+    from vlm_train.writer import Sampling
+
+    how = Sampling(max_new_tokens=asked.max_new_tokens, temperature=asked.temperature, seed=asked.seed)
+    return generate_answer(Path(asked.run), sample=asked.sample, step=asked.step, how=how, as_json=asked.json)
+
+
 def make_tiny(asked: argparse.Namespace) -> int:
     """vlm-train make-tiny --family F DIR."""
     from vlm_train.make_tiny import make_tiny as write_tiny
@@ -106,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_report(commands)
     _add_export(commands)
+    _add_generate(commands)
     _add_make_tiny(commands)
     return parser
 
@@ -220,6 +230,39 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--step", type=int, help="step of the checkpoint; default: the newest")
     command.add_argument("--adapter", action="store_true", help="the low-rank adapters alone, as peft reads them")
     command.set_defaults(command=export)
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "generate",
+        help="show what the model of a run answers to a sample of its mix, beside the reference",
+        description="The prompt is the sample's conversation up to its last assistant turn, with media as training "
+        "shows them. The weights are those of the step's export, or else of its checkpoint.",
+        epilog="example: vlm-train generate outputs/a --sample demo_photos/photo_0003 --step 20",
+    )
+    command.add_argument("run", metavar="RUN", help="output_dir of a run")
+    command.add_argument("--sample", metavar="ID", required=True, help="dataset/sample_id, or a sample_id")
+    command.add_argument("--step", type=int, help="step of the weights; default: the newest")
+    command.add_argument(
+        "--max-new-tokens", type=_positive, metavar="N", default=128, help="tokens of the answer, at most; default: 128"
+    )
+    command.add_argument(
+        "--temperature",
+        type=_temperature,
+        metavar="T",
+        default=0.0,
+        help="above 0 draws tokens; default: the likeliest",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of what is drawn; default: 0")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.set_defaults(command=generate)
+
+
+def _temperature(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
 
 
 def _add_make_tiny(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -42,17 +42,30 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: boo
 
     Raises ConfigError for a step without a checkpoint, naming those there are, and for a folder that exists.
     """
-    from vlm_train.load import load_family_of, load_module
-    from vlm_train.lora import base_weights_hash, export_adapter
-    from vlm_train.models.pretrained import hush_progress_bars
+    from vlm_train.lora import export_adapter
 
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; an export never overwrites")
     checkpoint = _find_checkpoint(run, step)
-    state = read_state(checkpoint)
     config = load_config(run / CONFIG_FILE)
     if adapter and config.policy.lora is None:
         raise ConfigError(f"{run}: was trained without [policy.lora], so it has no adapters; leave --adapter out")
+    module = load_checkpoint(config, checkpoint)
+    if adapter:
+        return export_adapter(module, module.state_dict(), base=config.policy.weights_name_or_path, folder=folder)
+    return export_weights(module, module.state_dict(), config, folder)
+
+
+def load_checkpoint(config: "Config", checkpoint: Path) -> "nn.Module":
+    """The module of a run of ``config`` as ``checkpoint`` has it, with its adapters.
+
+    Raises DataError where the checkpoint is damaged, ConfigError where adapters were trained on another base model.
+    """
+    from vlm_train.load import load_family_of, load_module
+    from vlm_train.lora import base_weights_hash
+    from vlm_train.models.pretrained import hush_progress_bars
+
+    state = read_state(checkpoint)
     if config.policy.lora is not None:
         base = base_weights_hash(config.policy.weights_name_or_path, revision=config.policy.weights_revision)
         if state.fingerprint.get(BASE_WEIGHTS) != base:
@@ -63,9 +76,7 @@ def export_checkpoint(run: Path, *, step: int | None, folder: Path, adapter: boo
     hush_progress_bars()
     module = load_module(config, load_family_of(config))
     load_tensors(checkpoint, module=module, only_trainable=config.policy.lora is not None)
-    if adapter:
-        return export_adapter(module, module.state_dict(), base=config.policy.weights_name_or_path, folder=folder)
-    return export_weights(module, module.state_dict(), config, folder)
+    return module
 
 
 def _find_checkpoint(run: Path, step: int | None) -> Path:

@@ -33,8 +33,8 @@ def inspect_config(config: Config, *, sample: str | None, as_json: bool) -> int:
     """
     mix = open_mix(config)
     selection = pq.read_table(mix.folder / "selection.parquet")
-    row = _find(selection, sample)
-    found = _read(mix, row)
+    row = find_row(selection, sample)
+    found = read_row(mix, row)
     renderer = load_renderers(config, mix)[row["dataset"]]
     rendered = renderer.render(found.conversation(0), found.media_table)
     if as_json:
@@ -44,7 +44,7 @@ def inspect_config(config: Config, *, sample: str | None, as_json: bool) -> int:
     return 0
 
 
-def _find(selection: pa.Table, sample: str | None) -> dict[str, Any]:
+def find_row(selection: pa.Table, sample: str | None) -> dict[str, Any]:
     """The row of ``dataset/sample_id`` or of a sample_id alone."""
     if sample is None:
         chosen = selection.filter(selection["selected"])
@@ -61,7 +61,8 @@ def _find(selection: pa.Table, sample: str | None) -> dict[str, Any]:
     return dict(chosen.slice(0, 1).to_pylist()[0])
 
 
-def _read(mix: OpenMix, row: dict[str, Any]) -> Sample:
+def read_row(mix: OpenMix, row: dict[str, Any]) -> Sample:
+    """The sample of a row of the selection. Raises DataError or StorageError."""
     with mix.copies.fetched(mix.part(row["dataset"], row["part"]) / shard_name(row["shard"])) as shard:
         return ShardReader(shard).read(row["index_in_shard"])
 
@@ -113,7 +114,7 @@ def coloured_text(rendered: Rendered, renderer: Renderer, *, has_colour: bool) -
     begin, end = ("\x1b[32m", "\x1b[0m") if has_colour else (BEGIN, END)
     pieces = []
     for ids, is_supervised in _runs(rendered.input_ids_T.tolist(), (rendered.labels_T != IGNORED).tolist()):
-        text = renderer.decode(_shortened(ids))
+        text = renderer.decode(shortened(ids))
         pieces.append(f"{begin}{text}{end}" if is_supervised else text)
     return "".join(pieces)
 
@@ -127,7 +128,7 @@ def _runs(ids: Sequence[int], flags: Sequence[bool]) -> list[tuple[list[int], bo
     return runs
 
 
-def _shortened(ids: Sequence[int]) -> list[int]:
+def shortened(ids: Sequence[int]) -> list[int]:
     """At most three of one token in a row: a medium is hundreds of the same placeholder."""
     short: list[int] = []
     for token in ids:

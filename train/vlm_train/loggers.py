@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlm_train.answers import Answer
 
 INSTALL = {
     "tensorboard": "pip install 'vlm-mix[tensorboard]'",
@@ -16,6 +20,9 @@ INSTALL = {
 }
 RUN_FILE = "wandb_run_id"
 """In output_dir: the id that a resumed run goes on under."""
+ANSWER_COLUMNS = ("sample", "prompt", "answer", "reference")
+CODE = " " * 4
+"""What makes a line code in Markdown."""
 
 
 class Logger(Protocol):
@@ -23,6 +30,10 @@ class Logger(Protocol):
 
     def log(self, numbers: Mapping[str, float], *, step: int) -> None:
         """Take the numbers of ``step``."""
+        ...
+
+    def log_answers(self, answers: "Sequence[Answer]", *, step: int) -> None:
+        """Take what the model answered to held-out samples after ``step`` steps."""
         ...
 
     def close(self) -> None:
@@ -83,6 +94,12 @@ class TensorBoard:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
+    def log_answers(self, answers: "Sequence[Answer]", *, step: int) -> None:
+        """A text for each sample; indented, so that nothing in it is read as Markdown."""
+        for one in answers:
+            text = f"answer\n\n{indent(one.answer, CODE)}\n\nreference\n\n{indent(one.reference, CODE)}"
+            self._writer.add_text(f"answers/{one.name}", text, step)
+
     def close(self) -> None:
         """Write what is still held."""
         self._writer.close()
@@ -115,6 +132,13 @@ class WeightsAndBiases:
         """Take the numbers of ``step``."""
         self._run.log(dict(numbers), step=step)
 
+    def log_answers(self, answers: "Sequence[Answer]", *, step: int) -> None:
+        """A table of all of them."""
+        import wandb
+
+        rows = [[one.name, one.prompt, one.answer, one.reference] for one in answers]
+        self._run.log({"validation/answers": wandb.Table(columns=list(ANSWER_COLUMNS), data=rows)}, step=step)
+
     def close(self) -> None:
         """Write what is still held."""
         self._run.finish()
@@ -136,6 +160,9 @@ class Trackio:
     def log(self, numbers: Mapping[str, float], *, step: int) -> None:
         """Take the numbers of ``step``."""
         self._trackio.log(dict(numbers), step=step)
+
+    def log_answers(self, answers: "Sequence[Answer]", *, step: int) -> None:
+        """Nothing: validation_samples.jsonl has them."""
 
     def close(self) -> None:
         """Write what is still held."""

@@ -12,6 +12,8 @@ from vlm_catalogs.errors import DataError, StorageError
 METRICS_FILE = "metrics.jsonl"
 VALIDATION_FILE = "validation.jsonl"
 """A line for each validation; that before the first step has no line in metrics.jsonl."""
+ANSWERS_FILE = "validation_samples.jsonl"
+"""A line for each answer to a held-out sample."""
 
 
 class MetricsLog:

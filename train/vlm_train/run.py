@@ -100,8 +100,9 @@ def _train(run: Run, stop: StopRequest) -> int:
     ):
         if config.validation.val_before_train and next_place.step == 0:
             before = measure_held_out(run, next_place)
-            if shown is not None and before:
-                shown.show_validation(before, step=0)
+            if shown is not None:
+                shown.show_validation(before.metrics, step=0)
+                shown.show_answers(before.answers, step=0)
         while not (is_whole := is_past_end(run, next_place)) and not _all_stop(run, stop):
             taken = take_step(run, steps, lines)
             if taken is None:  # epochs of their own lengths came to fewer steps than the first promised
@@ -109,9 +110,10 @@ def _train(run: Run, stop: StopRequest) -> int:
                 break
             metrics, next_place = taken
             held_out = measure_held_out(run, next_place)
-            validation_loss = held_out.get("validation/loss")
+            validation_loss = held_out.metrics.get("validation/loss")
             if shown is not None:
-                shown.show({**metrics, **held_out})
+                shown.show({**metrics, **held_out.metrics})
+                shown.show_answers(held_out.answers, step=next_place.step)
             if save_is_due(config, next_place):
                 save_run(run, next_place, validation_loss=validation_loss)
     if stop.signal is not None and not is_whole:

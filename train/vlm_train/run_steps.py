@@ -14,7 +14,7 @@ from vlm_train.optimizer import set_lr
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.step_metrics import dataset_metrics, step_metrics
 from vlm_train.step_stream import Place, Step, encoded_steps
-from vlm_train.validation import is_due
+from vlm_train.validation import HeldOut, is_due
 
 
 def is_past_end(run: Run, place: Place) -> bool:
@@ -22,15 +22,20 @@ def is_past_end(run: Run, place: Place) -> bool:
     return place.step >= run.plan.total_steps if run.plan.is_exact else place.epoch >= run.plan.epochs
 
 
-def measure_held_out(run: Run, place: Place) -> dict[str, Any]:
-    """The numbers of a validation before the step at ``place``, where one is due. All ranks must call it."""
+def measure_held_out(run: Run, place: Place) -> HeldOut:
+    """What a validation before the step at ``place`` leaves, where one is due. All ranks must call it."""
     due = place.step == 0 or is_due(run.config, step=place.step, is_last=is_past_end(run, place))
     if run.validation is None or not due:
-        return {}
+        return HeldOut()
     began = time.perf_counter()
     metrics = run.validation.measure().metrics()
+    measured = time.perf_counter()
+    answers = run.validation.answers()
     run.store.take_reads()  # else the next step would count them as its own
-    return {**metrics, "validation/seconds": time.perf_counter() - began}
+    took = {"validation/seconds": measured - began}
+    if answers:
+        took["validation/answer_seconds"] = time.perf_counter() - measured
+    return HeldOut(metrics={**metrics, **took}, answers=answers)
 
 
 def steps_of_run(run: Run, first: Place) -> Generator[Step]:

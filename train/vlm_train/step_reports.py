@@ -5,21 +5,33 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import fact
+from vlm_train.answers import Answer
 from vlm_train.live_view import LiveView
 from vlm_train.loggers import Logger, numbers_of, open_all
-from vlm_train.metrics import VALIDATION_FILE, MetricsLog, open_metrics
+from vlm_train.metrics import ANSWERS_FILE, VALIDATION_FILE, MetricsLog, open_metrics
+
+MOST_CHARACTERS = 200
+"""Of an answer on the screen; validation_samples.jsonl has all of it."""
 
 
 class StepReports:
     """Takes the numbers of each step."""
 
     def __init__(
-        self, log: MetricsLog, loggers: Sequence[Logger], view: LiveView, *, validations: MetricsLog | None = None
+        self,
+        log: MetricsLog,
+        loggers: Sequence[Logger],
+        view: LiveView,
+        *,
+        validations: MetricsLog | None = None,
+        answers: MetricsLog | None = None,
     ) -> None:
         self._log, self._loggers, self._view = log, loggers, view
         self._validations = validations
+        self._answers = answers
         self.attempt = log.attempt
 
     def show_validation(self, metrics: Mapping[str, Any], *, step: int) -> None:
@@ -31,6 +43,17 @@ class StepReports:
         if step == 0:  # else they are among the numbers of the step
             for logger in self._loggers:
                 logger.log(numbers_of(metrics), step=step)
+
+    def show_answers(self, answers: Sequence[Answer], *, step: int) -> None:
+        """Write and show what the model answered to held-out samples after ``step`` steps."""
+        if not answers:
+            return
+        for answer in answers:
+            if self._answers is not None:
+                self._answers.write({"step": step, **answer.as_line()})
+            fact(describe_answer(answer))
+        for logger in self._loggers:
+            logger.log_answers(answers, step=step)
 
     def show(self, metrics: Mapping[str, Any]) -> None:
         """Write and show one step. Raises StorageError when the disk does not take it."""
@@ -50,6 +73,16 @@ def describe_validation(metrics: Mapping[str, Any], *, step: int) -> str:
     return f"validation after {step} steps: {found}" + (f"; look at {', '.join(broken[:5])}" if broken else "")
 
 
+def describe_answer(answer: Answer) -> str:
+    """One answer as one line, long texts shortened."""
+    said, expected = (json_text.dumps(_short(text)) for text in (answer.answer, answer.reference))
+    return f"  {answer.name}: answered {said}, reference {expected}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
+
+
 @contextmanager
 def open_reports(config: Config, output_dir: Path, *, total_steps: int) -> Iterator[StepReports]:
     """The reports of an attempt, closed at the end. Raises ConfigError when a logger cannot start."""
@@ -60,7 +93,10 @@ def open_reports(config: Config, output_dir: Path, *, total_steps: int) -> Itera
         open_metrics(output_dir, VALIDATION_FILE, attempt=log.attempt)
         if is_validated
         else nullcontext() as validations,
+        open_metrics(output_dir, ANSWERS_FILE, attempt=log.attempt)
+        if config.validation.generate
+        else nullcontext() as answers,
         open_all(config, output_dir) as loggers,
         view,
     ):
-        yield StepReports(log, loggers, view, validations=validations)
+        yield StepReports(log, loggers, view, validations=validations, answers=answers)

@@ -1,4 +1,4 @@
-"""The loss on the samples that the mix holds out: each once, unweighted, in the order of the sources.
+"""The loss on the samples that the mix holds out: each once, unweighted, in the order of the sources; and answers.
 
 Batches are cut before they are dealt to ranks, so that the numbers are the same for any number of ranks.
 """
@@ -6,12 +6,15 @@ Batches are cut before they are dealt to ranks, so that the numbers are the same
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.hashing import order_key
 from vlm_catalogs.render import Renderer
+from vlm_train.answers import Answer, answer_sample
 from vlm_train.draws import DatasetToDraw
 from vlm_train.loop import SampleLoss, Trainer
 from vlm_train.models.family import Batch, Family
@@ -21,6 +24,7 @@ from vlm_train.planned_rows import PlannedRow, empty_line
 from vlm_train.ranks import Ranks
 from vlm_train.sample_store import SampleStore
 from vlm_train.stream import EncodedRow, RowEncoder, made_in_order, steps_of
+from vlm_train.writer import Sampling
 
 Line = tuple[PlannedRow]
 """A row of one sample."""
@@ -54,8 +58,16 @@ class ValidationLoss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What one validation leaves; nothing where none was due."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Measures the loss on the held-out samples."""
+    """Measures the loss on the held-out samples, and lets the model answer a few of them."""
 
     rows: tuple[Line, ...]
     batch_size: int
@@ -64,12 +76,37 @@ class Validation:
     trainer: Trainer
     ranks: Ranks
     num_workers: int
+    store: SampleStore
+    renderers: Mapping[str, Renderer]
+    to_answer: tuple[PlannedRow, ...]
+    sampling: Sampling
 
     def measure(self) -> ValidationLoss:
         """The loss with the weights as they are. All ranks must call it."""
         problems: list[str] = []
         losses = self.trainer.measure(self._batches(problems))
         return summarise(self.ranks.gather(losses), undecodable=self.ranks.gather(problems))
+
+    def answers(self) -> tuple[Answer, ...]:
+        """What the model answers to ``to_answer``, with the weights as they are. All ranks must call it."""
+        mine = []
+        for first in range(0, len(self.to_answer), self.ranks.size):
+            number = first + self.ranks.rank
+            # A rank without a sample of its own answers one all the same: forward passes are common to all.
+            answer = self._answer(self.to_answer[number % len(self.to_answer)])
+            mine += [(number, answer)] if number < len(self.to_answer) else []
+        return tuple(answer for _, answer in sorted(self.ranks.gather(mine), key=itemgetter(0)))
+
+    def _answer(self, row: PlannedRow) -> Answer:
+        sample, renderer = self.store.read(row), self.renderers[row.dataset]
+        return answer_sample(
+            sample,
+            renderer.render(sample.conversation(0), sample.media_table),
+            renderer=renderer,
+            family=self.family,
+            writer=self.trainer.writer(),
+            how=self.sampling,
+        )
 
     def _batches(self, problems: list[str]) -> Iterator[Batch]:
         """The batches of this rank; what did not decode goes to ``problems``."""
@@ -110,6 +147,10 @@ def open_validation(
         trainer=trainer,
         ranks=ranks,
         num_workers=num_workers(config),
+        store=store,
+        renderers=renderers,
+        to_answer=chosen_to_answer(rows, config.validation.generate, seed=config.train.seed or 0),
+        sampling=Sampling(max_new_tokens=config.validation.max_response_length),
     )
 
 
@@ -155,6 +196,12 @@ def _lines(dataset: DatasetToDraw) -> Iterator[PlannedRow]:
                 for name in ("dataset", "sample_id", "sample_key", "part", "shard", "index_in_shard", "vision_patches")
             },
         )
+
+
+def chosen_to_answer(rows: Sequence[Line], number: int, *, seed: int) -> tuple[PlannedRow, ...]:
+    """``number`` of the held-out samples, the same at each validation, in their order."""
+    by_key = sorted(range(len(rows)), key=lambda place: order_key(seed, "to answer", rows[place][0].sample_key))
+    return tuple(rows[place][0] for place in sorted(by_key[:number]))
 
 
 def rows_of_rank(rows: Sequence[Line], *, batch_size: int, rank: int, num_ranks: int) -> list[Line]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 NO_CONTROLLER = "no server or controller is needed: vlm-train run starts the training itself"
 NO_ROLLOUT = "this is supervised fine-tuning: nothing is generated"
+GREEDY = "an answer of [validation] generate is one for each sample, of the likeliest tokens"
 NO_DIFFUSION = "only vision-language models are trained here"
 USE_VALIDATION = "does nothing in cosmos-rl either; a held-out loss is [validation] enable"
 SHARDS_ARE_READ = "shards are read from disk: see [stream] num_workers"
@@ -97,12 +98,12 @@ MEANINGLESS: dict[str, Fate] = {
     **_noted(NO_ROLLOUT, "train.transfer_dtype", "train.logprob_dtype"),
     **_noted(NO_ROLLOUT, *(f"train.train_policy.{key}" for key in GRPO_KEYS)),
     **_noted(
-        NO_ROLLOUT,
+        GREEDY,
         *(f"validation.{key}" for key in ("temperature", "top_p", "top_k", "repetition_penalty", "n_generation")),
-        *(
-            f"validation.{key}"
-            for key in ("max_response_length", "reward_function", "use_remote_reward", "remote_reward")
-        ),
+    ),
+    **_noted(
+        NO_ROLLOUT,
+        *(f"validation.{key}" for key in ("reward_function", "use_remote_reward", "remote_reward")),
     ),
     **_noted(NO_DIFFUSION, "policy.diffusers"),
     **_noted(USE_VALIDATION, "train.enable_validation", "train.validation_step", "train.validation_batch_per_replica"),

@@ -34,7 +34,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_dataset(config, problems)
     _check_validation(config, problems)
     _check_family(config, problems)
-    return _dataset_notes(config)
+    return (*_dataset_notes(config), *_answer_notes(config))
 
 
 def _check_audit(audit: AuditSection, problems: Problems) -> None:
@@ -192,6 +192,14 @@ def _check_validation(config: Config, problems: Problems) -> None:
             "validation.dataset.name",
             "a dataset of its own is not built yet; hold samples out by [mix.select.eval], or by test_size",
         )
+
+
+def _answer_notes(config: Config) -> tuple[str, ...]:
+    """Of what people's files have for the rollouts of cosmos-rl."""
+    key = "validation.max_response_length"
+    if key in config.lines and not config.validation.generate:
+        return (f"{key}: no answers are written without [validation] generate, so it limits nothing",)
+    return ()
 
 
 def is_held_out(split: EvalSection) -> bool:

@@ -228,6 +228,10 @@ class ValidationSection:
     """Measure it before the first step, too."""
     batch_size: PositiveCount | None = None
     """Samples in one forward pass of a rank; None is mini_batch."""
+    generate: Count = 0
+    """Held-out samples that the model answers after each validation, always the same; beside their references."""
+    max_response_length: PositiveCount = 128
+    """Tokens of such an answer, at most."""
     dataset: DatasetSection = DatasetSection()
 
 
