@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from vlm_catalogs.config.sections import TrainSection
 from vlm_train.loss import token_losses
 from vlm_train.models.expert_parallel import ExpertGroup, experts_of, share_experts
-from vlm_train.models.family import Batch, Family
+from vlm_train.models.family import Batch, Family, TokenCache
 from vlm_train.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -39,11 +38,11 @@ class WholeForward(nn.Module):
         hidden_ND = hidden_BTD.flatten(0, 1)[batch.places_N]
         return token_losses(self._family.output_layer(self.module), hidden_ND, batch.targets_N)
 
-    def first_logits(self, prompt: Batch, cache: Cache) -> Tensor:
+    def first_logits(self, prompt: Batch, cache: TokenCache) -> Tensor:
         """The logits (V,) of the token after ``prompt``, a row of one sample, in fp32; ``cache`` takes the prompt."""
         return self._last_logits(self._family.hidden_states(self.module, prompt, cache=cache))
 
-    def next_logits(self, ids_BT: Tensor, positions_3BT: Tensor | None, cache: Cache) -> Tensor:
+    def next_logits(self, ids_BT: Tensor, positions_3BT: Tensor | None, cache: TokenCache) -> Tensor:
         """As ``first_logits``, of the token after ``ids_BT``, which go on where those in ``cache`` ended."""
         hidden_BTD = self._family.next_hidden_states(self.module, ids_BT, positions_3BT=positions_3BT, cache=cache)
         return self._last_logits(hidden_BTD)

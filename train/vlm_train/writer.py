@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from vlm_catalogs.hashing import order_key
 from vlm_train.models.expert_parallel import ExpertGroup
-from vlm_train.models.family import EncodedSample, Family
+from vlm_train.models.family import EncodedSample, Family, empty_cache
 from vlm_train.ranks import ALONE, Ranks
 from vlm_train.shard_parameters import WholeForward
 
@@ -53,7 +52,7 @@ class Writer:
         generator = torch.Generator().manual_seed(key % 2**63)
         written: list[int] = []
         with self._reading_only(device):
-            cache = DynamicCache(config=self.whole.module.config)  # type: ignore[arg-type]
+            cache = empty_cache(self.whole.module)
             batch = family.collate([[prompt]]).to(device)
             positions_3BT = batch.position_ids_3BT
             self._begin(batch.input_ids_BT)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from vlm_catalogs.render.rendered import IGNORED, Rendered
 from vlm_catalogs.sample import Sample
@@ -19,6 +19,15 @@ from vlm_train.models.segments import Segments, segments_of
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
+
+
+TokenCache = Cache
+"""What layers keep of the tokens so far."""
+
+
+def empty_cache(module: nn.Module) -> TokenCache:
+    """A cache for the kinds of layers that ``module`` has."""
+    return DynamicCache(config=module.config)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +151,7 @@ class Family(Protocol):
         """One micro-batch of the rows, in order; a row of several samples is packed."""
         ...
 
-    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: TokenCache | None = None) -> Tensor:
         """What the output layer takes (B, T, D). Every trainable parameter takes part, whatever the media.
 
         ``cache`` takes what the tokens after these ask for.
@@ -150,7 +159,7 @@ class Family(Protocol):
         ...
 
     def next_hidden_states(
-        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: TokenCache
     ) -> Tensor:
         """As ``hidden_states``, of text that goes on where those in ``cache`` ended; the vision tower is not called."""
         ...

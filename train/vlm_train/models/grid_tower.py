@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
-from transformers import Cache, ProcessorMixin
+from transformers import ProcessorMixin
 from transformers.image_utils import pil_torch_interpolation_mapping
 
 from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_train.encode import blank_frames, load_frames
-from vlm_train.models.family import Batch, EncodedMedium, EncodedSample, check_grid, collate_rows, encoded_sample
+from vlm_train.models.family import (
+    Batch,
+    EncodedMedium,
+    EncodedSample,
+    TokenCache,
+    check_grid,
+    collate_rows,
+    encoded_sample,
+)
 from vlm_train.models.linear_patches import use_linear_patches
 from vlm_train.models.mrope import mrope_positions_3T
 from vlm_train.models.packed_layers import packed_arguments
@@ -87,7 +95,7 @@ class GridTowerFamily:
         grids = [medium.grid for medium in sample.media]
         return mrope_positions_3T(placeholders_T, grids, merge_size=self.merge_size)
 
-    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: TokenCache | None = None) -> Tensor:
         """What the output layer takes (B, T, D), from exactly one call of the tower whatever the media of the batch."""
         model: Any = module
         features = _tower_features(model, batch)
@@ -104,7 +112,7 @@ class GridTowerFamily:
         return hidden_BTD if batch.media else hidden_BTD + _zero(features)
 
     def next_hidden_states(
-        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: TokenCache
     ) -> Tensor:
         """What the output layer takes of text after that in ``cache`` (see Family)."""
         model: Any = module

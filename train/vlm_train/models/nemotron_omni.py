@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
-from transformers import Cache, ProcessorMixin
+from transformers import ProcessorMixin
 from transformers.image_utils import pil_torch_interpolation_mapping
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vlm_catalogs.render.rendered import MediaPlan, Rendered
 from vlm_catalogs.sample import Sample
 from vlm_train.encode import blank_frames, load_frames
-from vlm_train.models.family import Batch, EncodedMedium, EncodedSample, check_grid, collate_rows, encoded_sample
+from vlm_train.models.family import (
+    Batch,
+    EncodedMedium,
+    EncodedSample,
+    TokenCache,
+    check_grid,
+    collate_rows,
+    encoded_sample,
+)
 from vlm_train.models.packed_layers import keep_mamba_in_segments, packed_arguments
 from vlm_train.models.pretrained import load_pretrained
 
@@ -109,7 +117,7 @@ class NemotronOmni:
         """One micro-batch, padded on the right; the language model has no rotary positions."""
         return collate_rows(rows, pad_id=self.pad_id, positions_3T=None)
 
-    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: Cache | None = None) -> Tensor:
+    def hidden_states(self, module: nn.Module, batch: Batch, *, cache: TokenCache | None = None) -> Tensor:
         """What the output layer takes (B, T, D); the language model gets embeddings with the features in their places.
 
         The language model is called below its output layer, so no logits of the whole batch are made.
@@ -130,7 +138,7 @@ class NemotronOmni:
         return hidden_BTD
 
     def next_hidden_states(
-        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: Cache
+        self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: TokenCache
     ) -> Tensor:
         """What the output layer takes of text after that in ``cache`` (see Family)."""
         model: Any = module
