@@ -163,7 +163,6 @@ NOTED_VALUES: dict[str, str] = {
     "train.train_policy.dataloader_prefetch_factor": "4",
     "validation.dataset.name": "'held_out'",
     "validation.dataset.test_size": "100",
-    "logging.report_mfu": "true",
 }
 """Values that change no result here."""
 

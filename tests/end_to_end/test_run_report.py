@@ -41,6 +41,10 @@ mini_batch = 2
 [train.ckpt]
 export_safetensors = false
 
+[logging]
+report_mfu = true
+peak_tflops = 0.01
+
 [validation]
 enable = true
 freq = 2
@@ -141,6 +145,8 @@ def check_curves(page: Page, lines: list[dict[str, Any]]) -> None:
     assert {"train/useful_tokens_per_second", "train/padding_share", "data/wait_seconds"} <= set(keys)
     assert {"moe/entropy_mean", "moe/largest_share_max", "moe/dead_experts"} <= set(keys)
     assert {"validation/loss", "validation/loss/pictures"} <= set(keys)
+    assert "train/mfu" in keys and all(0 < line["train/mfu"] < 1 for line in lines)
+    assert "seconds_left" in "".join(lines[-1]) and lines[-1]["train/seconds_left"] == 0
     losses = [line["train/loss"] for line in lines]
     assert label(page, "train/loss") == f"Loss: {shown(losses[0])} at 1, {shown(losses[-1])} at 4"
     points = {key: page.locator(f'[data-curve="{key}"] svg').get_attribute("data-points") for key in keys if key}

@@ -145,7 +145,8 @@ def wait_for_step(run: "subprocess.Popen[str]", step: int) -> None:
 
 def numbers(line: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on the clock or on the attempt."""
-    timed = ("train/useful_tokens_per_second", "data/wait_seconds", "attempt")
+    timed = ("train/useful_tokens_per_second", "data/wait_seconds", "attempt", "train/seconds_left", "train/mfu")
+    timed += ("train/peak_memory_bytes",)
     return {name: value for name, value in line.items() if name not in timed}
 
 
@@ -154,6 +155,7 @@ def test_every_step_has_its_line_with_the_promised_keys(place: Place, whole: str
     assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
     promised = {"epoch", "train/loss", "train/lr", "train/grad_norm", "train/supervised_tokens", "attempt"}
     promised |= {"train/useful_tokens_per_second", "train/padding_share", "data/wait_seconds"}
+    promised |= {"train/peak_memory_bytes"}
     for line in lines:
         assert promised <= set(line)
         assert {name for name in line if name.startswith("loss/")} <= {"loss/pictures", "loss/films"}

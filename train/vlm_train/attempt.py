@@ -12,6 +12,7 @@ from vlm_catalogs.console import fact
 from vlm_train.checkpoint import RunState, load_tensors
 from vlm_train.checkpoint_saver import CheckpointSaver, saver_of
 from vlm_train.draws import DatasetToDraw
+from vlm_train.gauges import Gauges, open_gauges
 from vlm_train.load import load_family_of, load_trainer, refuse_leaking_rows
 from vlm_train.loop import Trainer, seed_step
 from vlm_train.models.family import Family
@@ -42,6 +43,7 @@ class Run:
     store: SampleStore
     saver: CheckpointSaver
     uploads: Uploads
+    gauges: Gauges
     validation: Validation | None
 
     @property
@@ -111,6 +113,7 @@ def load_run(
         store=store,
         saver=saver,
         uploads=uploads,
+        gauges=open_gauges(config, family, ranks),
         validation=validation,
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vlm_catalogs.config import Config, describe_mode
 from vlm_catalogs.console import WRONG_INPUT, result
@@ -55,23 +54,9 @@ def describe_trainable(config: Config) -> list[str]:
 
     Raises ConfigError for rules that match nothing.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText
+    from vlm_train.meta_model import meta_module
 
-    from vlm_train.load import trainable_rules
-    from vlm_train.models.nemotron_omni import freeze_unused
-    from vlm_train.models.pretrained import read_config
-    from vlm_train.trainable import named_parameters, plan_trainable
-
-    policy = config.policy
-    model_config = read_config(
-        policy.model_name_or_path, revision=policy.model_revision, trust_remote_code=policy.trust_remote_code
-    )
-    with torch.device("meta"):
-        build: Any = AutoModelForImageTextToText.from_config
-        module = build(model_config, trust_remote_code=policy.trust_remote_code)
-    freeze_unused(module)
-    return plan_trainable(named_parameters(module), trainable_rules(config)).lines()
+    return meta_module(config)[1].lines()
 
 
 def has_weights(config: Config) -> bool:

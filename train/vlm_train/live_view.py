@@ -18,7 +18,11 @@ SHOWN = {
     "train/useful_tokens_per_second": ("useful tokens/s", "{:,.0f}"),
     "train/padding_share": ("padding", "{:.1%}"),
     "data/wait_seconds": ("waited for data", "{:.2f} s"),
+    "train/mfu": ("MFU", "{:.1%}"),
+    "train/peak_memory_bytes": ("memory", "{:,.0f} MB"),
+    "train/seconds_left": ("time left", "{}"),
 }
+MEGABYTE = 1e6
 
 
 class LiveView:
@@ -72,6 +76,16 @@ def plain_line(metrics: Mapping[str, Any], *, total_steps: int) -> str:
 
 
 def _values(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    named = [(name, form.format(metrics[key])) for key, (name, form) in SHOWN.items()]
+    named = [(name, form.format(_readable(key, metrics[key]))) for key, (name, form) in SHOWN.items() if key in metrics]
     losses = [(key, f"{value:.4f}") for key, value in metrics.items() if key.startswith("loss/")]
     return [*named, *losses]
+
+
+def _readable(key: str, value: float) -> float | str:
+    if key == "train/peak_memory_bytes":
+        return value / MEGABYTE
+    if key != "train/seconds_left":
+        return value
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

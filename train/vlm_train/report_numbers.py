@@ -18,7 +18,7 @@ CURVES = {
     "train/mfu": ("MFU", "share of the peak of the devices; see the README for its formula"),
     "train/padding_share": ("Padding", "share of the tokens that go through the model"),
     "data/wait_seconds": ("Waited for data", "seconds of the step"),
-    "train/peak_memory_bytes": ("Peak memory", "bytes of the rank that needs most"),
+    "train/peak_memory_bytes": ("Peak memory", "bytes of the first rank: of its GPU, else of the process"),
     "data/fetched_bytes": ("Fetched", "bytes from the object store"),
     "moe/entropy_mean": ("Routers: entropy", "of a layer's load over its largest possible value: 1 is even"),
     "moe/largest_share_max": ("Routers: largest share", "of a layer's tokens that one expert got, in the worst layer"),

@@ -69,7 +69,9 @@ def take_step(run: Run, steps: Iterator[Step], lines: SampleLossLog) -> tuple[di
     lr = set_lr(run.trainer.optimizer, factor)
     seed_step(run.config.train.seed or 0, done)
     outcome = run.trainer.take_step(step.batches, step=done + 1)
-    metrics = step_metrics(run.state(place), outcome, lr=lr, waited=waited, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    metrics = step_metrics(run.state(place), outcome, lr=lr, waited=waited, seconds=seconds)
+    metrics.update(run.gauges.metrics(step.batches, seconds=seconds))
     if (done + 1) % run.config.custom.n_step_per_workload_report == 0:
         health = run.trainer.routers.report()
         metrics.update(health.metrics() if health else {})

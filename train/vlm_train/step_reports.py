@@ -12,6 +12,7 @@ from vlm_train.answers import Answer
 from vlm_train.live_view import LiveView
 from vlm_train.loggers import Logger, numbers_of, open_all
 from vlm_train.metrics import ANSWERS_FILE, VALIDATION_FILE, MetricsLog, open_metrics
+from vlm_train.time_left import TimeLeft
 
 MOST_CHARACTERS = 200
 """Of an answer on the screen; validation_samples.jsonl has all of it."""
@@ -28,10 +29,12 @@ class StepReports:
         *,
         validations: MetricsLog | None = None,
         answers: MetricsLog | None = None,
+        time_left: TimeLeft,
     ) -> None:
         self._log, self._loggers, self._view = log, loggers, view
         self._validations = validations
         self._answers = answers
+        self._time_left = time_left
         self.attempt = log.attempt
 
     def show_validation(self, metrics: Mapping[str, Any], *, step: int) -> None:
@@ -57,6 +60,9 @@ class StepReports:
 
     def show(self, metrics: Mapping[str, Any]) -> None:
         """Write and show one step. Raises StorageError when the disk does not take it."""
+        seconds = self._time_left.after(metrics["step"])
+        if seconds is not None:
+            metrics = {**metrics, "train/seconds_left": seconds}
         if "validation/samples" in metrics:
             self.show_validation(metrics, step=metrics["step"])
         self._log.write(metrics)
@@ -99,4 +105,5 @@ def open_reports(config: Config, output_dir: Path, *, total_steps: int) -> Itera
         open_all(config, output_dir) as loggers,
         view,
     ):
-        yield StepReports(log, loggers, view, validations=validations, answers=answers)
+        left = TimeLeft(total_steps=total_steps)
+        yield StepReports(log, loggers, view, validations=validations, answers=answers, time_left=left)

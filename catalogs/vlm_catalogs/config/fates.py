@@ -138,7 +138,6 @@ PERFORMANCE: dict[str, Fate] = {
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batching_strategy", unless=("prefer_closest",)),
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batches_per_optimizer_step", unless=(1,)),
     **_noted(SHARDS_ARE_READ, "train.train_policy.dataloader_prefetch_factor"),
-    **_noted("not built yet; metrics.jsonl has tokens per second", "logging.report_mfu", unless=(False,)),
     **_noted(
         HELD_OUT_OF_THE_MIX,
         *(f"validation.dataset.{key}" for key in ("name", "subset", "revision", "split", "local_dir", "test_size")),

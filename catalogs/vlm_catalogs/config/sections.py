@@ -247,6 +247,9 @@ class LoggingSection:
     log_interval: PositiveCount = 10
     """Steps between two plain lines where there is no terminal."""
     report_mfu: bool = False
+    """Show which share of the device's peak the operations that a step needs come to; recomputation is not counted."""
+    peak_tflops: Annotated[float | None, Bound(low=0)] = None
+    """Tera-operations a second of one device, for MFU; None looks its name up (dense bfloat16)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

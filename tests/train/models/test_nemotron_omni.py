@@ -61,7 +61,7 @@ def test_a_sound_tower_is_frozen_because_nothing_trains_it(tiny: Any, config: An
     without_gradient = {name.split(".")[0] for name, parameter in module.named_parameters() if parameter.grad is None}
     frozen = {name.split(".")[0] for name, parameter in module.named_parameters() if not parameter.requires_grad}
     assert without_gradient == frozen == {"audio_tower", "embed_audio"}
-    rules = {"freeze_pattern": (), "trainable_pattern": (), "trainable_map": None}
+    rules = {"freeze_pattern": (), "trainable_pattern": (), "trainable_map": None, "lora": None}
     policy = SimpleNamespace(**vars(config.policy), model_name_or_path=str(folder), **rules)
     (said,) = describe_trainable(cast(Config, SimpleNamespace(policy=policy, custom=SimpleNamespace(train_layers=()))))
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
