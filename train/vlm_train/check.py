@@ -54,7 +54,7 @@ def describe_trainable(config: Config) -> list[str]:
 
     Raises ConfigError for rules that match nothing.
     """
-    from vlm_train.meta_model import meta_module
+    from vlm_train.models.meta_model import meta_module
 
     return meta_module(config)[1].lines()
 

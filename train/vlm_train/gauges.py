@@ -12,7 +12,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
 from vlm_train.device_peak import peak_of
 from vlm_train.flops import StepFlops, step_flops
-from vlm_train.meta_model import meta_module
+from vlm_train.models.meta_model import meta_module
 from vlm_train.ranks import Ranks
 
 if TYPE_CHECKING:
