@@ -1,10 +1,12 @@
 """One part: its inputs become shards, three index tables and, last of all, part.json."""
 
 import gc
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from pathlib import Path
 
 from vlm_catalogs.hashing import file_hash
@@ -92,8 +94,7 @@ def _stage_part(task: ConvertTask) -> Path:
 
 def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tuple[ClosedShard, ...]:
     """Write the samples of the part into shards and their rows into ``tables``; the closed shards."""
-    writer = ShardWriter(folder)
-    with few_collections():
+    with ShardWriter(folder, behind=_has_cores_to_spare()) as writer, few_collections():
         for raw in raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
             if isinstance(sample, BuiltSample):
@@ -101,7 +102,12 @@ def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tupl
             else:
                 tables.add_rejected(sample)
             del raw, sample  # up to 256 MiB, not to be held while the next one is read
-    return writer.finish()
+        return writer.finish()
+
+
+def _has_cores_to_spare() -> bool:
+    """Does this process convert alone, with a second core? Of several worker processes, each has its own."""
+    return parent_process() is None and len(os.sched_getaffinity(0)) > 1
 
 
 def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:

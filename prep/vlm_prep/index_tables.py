@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from vlm_catalogs.hashing import sample_keys
@@ -46,7 +47,7 @@ class IndexTables:
         self.num_out_of_order += origin.out_of_order
         key = self._key_of(origin.sample_id)
         place = (origin.sample_id, key, sample.source_id, origin.source_uri, origin.member, origin.byte_offset)
-        self._samples.rows.append((*place, "rejected", sample.rejected.reason, detail, *NOTHING_KEPT))
+        self._samples.add([(*place, "rejected", sample.rejected.reason, detail, *NOTHING_KEPT)])
         self._sample_groups += self._samples.take_full()
 
     def add_kept(self, sample: BuiltSample, position: ShardPosition) -> None:
@@ -55,31 +56,33 @@ class IndexTables:
         self.num_kept += 1
         self.num_out_of_order += origin.out_of_order
         key = self._key_of(origin.sample_id)
-        kinds = [medium.header.kind for medium in media]
-        self._samples.rows.append(
-            (
-                origin.sample_id,
-                key,
-                sample.source_id,
-                origin.source_uri,
-                origin.member,
-                origin.byte_offset,
-                "kept",
-                None,
-                None,
-                texts.num_turns,
-                kinds.count("image"),
-                kinds.count("video"),
-                texts.num_conversations,
-                texts.text_chars,
-                texts.text_hash,
-                media_hash(media),
-                position.shard,
-                position.index,
-            )
+        num_images = sum([medium.header.kind == "image" for medium in media])
+        self._samples.add(
+            [
+                (
+                    origin.sample_id,
+                    key,
+                    sample.source_id,
+                    origin.source_uri,
+                    origin.member,
+                    origin.byte_offset,
+                    "kept",
+                    None,
+                    None,
+                    texts.num_turns,
+                    num_images,
+                    len(media) - num_images,
+                    texts.num_conversations,
+                    texts.text_chars,
+                    texts.text_hash,
+                    media_hash(media),
+                    position.shard,
+                    position.index,
+                )
+            ]
         )
-        self._media.rows += [_media_row(origin.sample_id, key, number, medium) for number, medium in enumerate(media)]
-        self._texts.rows.append((origin.sample_id, key, texts.messages_json, texts.alternatives_json))
+        self._media.add([_media_row(origin.sample_id, key, number, medium) for number, medium in enumerate(media)])
+        self._texts.add([(origin.sample_id, key, texts.messages_json, texts.alternatives_json)])
         self._texts.num_bytes += len(texts.messages_json) + len(texts.alternatives_json)
         if self._samples.is_full or self._media.is_full or self._texts.is_full:
             self._sample_groups += self._samples.take_full()
@@ -106,10 +109,14 @@ class IndexTables:
 
 
 def _with_byte_ranges(samples: pa.Table, shards: Sequence[ClosedShard]) -> pa.Table:
-    places = list(zip(samples["shard"].to_pylist(), samples["index_in_shard"].to_pylist(), strict=True))
-    for name, end in zip(BYTE_RANGE, (0, 1), strict=True):
-        offsets = [None if shard is None else shards[shard].offsets[index + end] for shard, index in places]
-        samples = samples.append_column(name, pa.array(offsets, pa.int64()))
+    """The rows with the byte ranges of samples in their shards; null for those that stand in none."""
+    starts = np.cumsum([0, *(len(shard.offsets) for shard in shards)])  # where each shard's begin among all offsets
+    offsets = np.array([offset for shard in shards for offset in shard.offsets] or [0, 0], np.int64)
+    shard, index = (samples[name].combine_chunks() for name in ("shard", "index_in_shard"))
+    is_rejected = shard.is_null().to_numpy(zero_copy_only=False)
+    places = starts[shard.fill_null(0).to_numpy()] + index.fill_null(0).to_numpy()
+    for name, column in zip(BYTE_RANGE, (offsets[places], offsets[places + 1]), strict=True):
+        samples = samples.append_column(name, pa.array(column, pa.int64(), mask=is_rejected))
     return samples.select(SAMPLES.names)
 
 

@@ -6,20 +6,21 @@ sample is a uint32 length for each column, then the columns' payloads, in alphab
 ``writev``, so that media in memory-mapped files are never copied.
 """
 
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.frozen_by_types import frozen_by_types
+from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.layout import shard_name
 from vlm_catalogs.sample import MDS_COLUMNS
 
@@ -38,9 +39,8 @@ MAX_SHARD_BYTES = (1 << 32) - 1
 """Offsets are uint32."""
 SHARDS_IN_CACHE = 2
 """Of how many shards, of those written last, the pages stay in the system's cache."""
-MAX_BUFFERS = 96
-"""How many buffers are hashed and then written together: about 30 samples, which the processor's cache still holds when
-they are written. The system would take 1,024 in one ``writev``; that costs 1.5 times as much."""
+MAX_BUFFERS = 1024
+"""How many the system takes in one ``writev`` (IOV_MAX)."""
 
 
 @frozen_by_types
@@ -68,20 +68,35 @@ class ShardWriter:
 
     A shard is closed before it would pass ``size_limit`` bytes; a sample that is larger stands alone in its shard. No
     empty shard is ever written. Nothing is synced: publication does that.
+
+    With ``behind``, a thread writes and hashes a full shard while the next one is filled (neither holds the interpreter's
+    lock); one that is larger than ``size_limit`` is written at once, so that memory holds no two of those. Use the writer
+    in a ``with`` statement then: it ends with no write under way, whatever happens.
     """
 
-    def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT) -> None:
+    def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT, behind: bool = False) -> None:
         self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards") if behind else None
         self._size_limit = size_limit
         self._header = json_text.dumps(dict(sorted(shard_config(size_limit).items()))).encode()
-        self._closed: list[ClosedShard] = []
+        self._hashes: list[Future[str]] = []
+        """Of the closed shards; only the last one may still be under way."""
+        self._closed: list[tuple[Path, tuple[int, ...]]] = []
+        """Of each closed shard: its file, and the offsets of its samples."""
         self._start_shard()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
 
     def write(self, columns: Sequence[Payload]) -> ShardPosition:
         """The position of the sample whose payloads, in the order of COLUMN_NAMES, are ``columns``.
 
-        Payloads must stay valid and unchanged until their shard is closed. Raises DataError for a sample that no shard
-        can hold and StorageError when a full shard cannot be written.
+        Payloads must stay valid and unchanged until their shard is written. Raises DataError for a sample that no shard
+        can hold and StorageError when a full shard cannot be written (behind: when the next one is closed).
         """
         assert len(columns) == len(COLUMN_NAMES)
         lengths = [len(column) if type(column) is bytes else _num_bytes(column) for column in columns]
@@ -91,33 +106,46 @@ class ShardWriter:
         if self._sizes and self._file_bytes + size + 4 > self._size_limit:
             self._close_shard()
         self._file_bytes += size + 4
-        self._add_buffers(LENGTHS.pack(*lengths), columns)
         self._sizes.append(size)
+        self._add_buffers(LENGTHS.pack(*lengths), columns)
         position = ShardPosition(len(self._closed), len(self._sizes) - 1)
         if self._file_bytes >= self._size_limit:  # nothing more fits; a large sample need not wait in memory
             self._close_shard()
         return position
 
     def _add_buffers(self, lengths: bytes, columns: Sequence[Payload]) -> None:
-        """Keep one sample's bytes: texts that follow each other joined, since each buffer costs more than its bytes."""
-        texts = [lengths]
+        """Keep one sample's bytes. Texts that follow each other, those of the next sample too, become one buffer, since
+        each buffer costs more than its bytes."""
+        texts = self._texts
+        texts.append(lengths)
         for column in columns:
             if type(column) is bytes:
                 texts.append(column)
             else:
-                self._buffers.append(b"".join(texts))
-                self._buffers.extend(_as_buffers(column))
-                texts = []
-        self._buffers.append(b"".join(texts))
+                buffers = _as_buffers(column)
+                if buffers:
+                    self._buffers.append(b"".join(texts))
+                    self._buffers += buffers
+                    texts.clear()
 
     def finish(self) -> tuple[ClosedShard, ...]:
         """All shards, the last one closed; none when no sample was written. Raises StorageError."""
         if self._sizes:
             self._close_shard()
-        return tuple(self._closed)
+        return tuple(
+            ClosedShard(
+                name=path.name,
+                bytes=offsets[-1],
+                xxh3_128=xxh3_128.result(),
+                num_samples=len(offsets) - 1,
+                offsets=offsets,
+            )
+            for (path, offsets), xxh3_128 in zip(self._closed, self._hashes, strict=True)
+        )
 
     def _start_shard(self) -> None:
         self._buffers: list[Buffer] = []
+        self._texts: list[bytes] = []
         self._sizes: list[int] = []
         self._file_bytes = 8 + len(self._header)
 
@@ -126,15 +154,21 @@ class ShardWriter:
         offsets = tuple(accumulate(self._sizes, initial=first_offset))
         head = struct.pack(f"<{len(offsets) + 1}I", len(self._sizes), *offsets) + self._header
         path = self._folder / shard_name(len(self._closed))
-        if len(self._closed) >= SHARDS_IN_CACHE:
-            _let_go(self._folder / shard_name(len(self._closed) - SHARDS_IN_CACHE))
-        xxh3_128 = _write_file(path, [head, *self._buffers], num_bytes=offsets[-1])
-        self._closed.append(
-            ClosedShard(
-                name=path.name, bytes=offsets[-1], xxh3_128=xxh3_128, num_samples=len(self._sizes), offsets=offsets
-            )
-        )
+        self._write(path, [head, *self._buffers, b"".join(self._texts)], num_bytes=offsets[-1])
+        self._closed.append((path, offsets))
         self._start_shard()
+
+    def _write(self, path: Path, buffers: list[Buffer], *, num_bytes: int) -> None:
+        """Write a shard, or have it written when those before it are. Raises StorageError, also for the one before."""
+        if self._hashes:
+            self._hashes[-1].result()
+        if len(self._closed) >= SHARDS_IN_CACHE:
+            _let_go(self._closed[-SHARDS_IN_CACHE][0])
+        if self._thread is not None and num_bytes <= self._size_limit:
+            self._hashes.append(self._thread.submit(_write_file, path, buffers, num_bytes=num_bytes))
+        else:
+            self._hashes.append(Future())
+            self._hashes[-1].set_result(_write_file(path, buffers, num_bytes=num_bytes))
 
 
 def shard_config(size_limit: int = SIZE_LIMIT) -> dict[str, Any]:
@@ -169,20 +203,19 @@ def _as_buffers(payload: Payload) -> Sequence[Buffer]:
 
 def _write_file(path: Path, buffers: list[Buffer], *, num_bytes: int) -> str:
     """The xxh3_128 of the new file that holds ``buffers``. Raises StorageError; an existing file is never touched."""
-    digest = xxhash.xxh3_128()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             for batch in _batches(buffers):
-                for buffer in batch:
-                    digest.update(buffer)
                 _write_all(descriptor, batch)
+            with mmap.mmap(descriptor, num_bytes, access=mmap.ACCESS_READ) as map_, memoryview(map_) as content:
+                xxh3_128 = content_hash(content)  # in one call: no wait for the interpreter's lock in between
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it out, and waits for nothing
         finally:
             os.close(descriptor)
     except OSError as error:
         raise StorageError(f"{path}: cannot write {num_bytes:,} bytes: {error.strerror}") from error
-    return digest.hexdigest()
+    return xxh3_128
 
 
 def _let_go(path: Path) -> None:

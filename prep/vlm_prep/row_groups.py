@@ -14,6 +14,9 @@ ROW_GROUP_ROWS = 1 << 16
 ROW_GROUP_BYTES = 64 << 20
 """A row group ends with the row that reaches either: the same rows give the same bytes (semantics A5)."""
 
+ROWS_AT_ONCE = 1024
+"""Rows become columns as soon as there are so many, while the processor's cache still holds them."""
+
 Row = tuple[str | int | float | bool | None, ...]
 """One row, without the fields that are the same for the whole table: a plain tuple, because a dict for each row costs
 more than reading the sample's headers does."""
@@ -27,20 +30,36 @@ class RowGroups:
         self._schema = schema
         self._same = same
         self._names = [name for name in schema.names if name not in same]
-        self.rows: list[Row] = []
-        """Rows that are in no group yet; add to it, then ask ``is_full``."""
+        self._rows: list[Row] = []
+        self._blocks: list[pa.Table] = []
+        self._num_rows = 0
         self.num_bytes = 0
-        """Of the long texts in ``rows``, counted by who adds them."""
+        """Of the long texts among the rows that are in no group yet, counted by who adds them."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows; then ask ``is_full``."""
+        self._rows += rows
+        self._num_rows += len(rows)
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._make_block()
 
     @property
     def is_full(self) -> bool:
         """Are these rows enough for a row group?"""
-        return len(self.rows) >= ROW_GROUP_ROWS or self.num_bytes >= ROW_GROUP_BYTES
+        return self._num_rows >= ROW_GROUP_ROWS or self.num_bytes >= ROW_GROUP_BYTES
 
     def take(self) -> pa.Table:
         """The next group, whose rows are forgotten here."""
-        rows, self.rows = self.rows[:ROW_GROUP_ROWS], self.rows[ROW_GROUP_ROWS:]
+        self._make_block()
+        rows = pa.concat_tables(self._blocks)
+        self._blocks = [rows.slice(ROW_GROUP_ROWS)]
+        self._num_rows = self._blocks[0].num_rows
         self.num_bytes = 0
+        return rows.slice(0, ROW_GROUP_ROWS).combine_chunks()
+
+    def _make_block(self) -> None:
+        """Turn rows into columns."""
+        rows, self._rows = self._rows, []
         columns: Mapping[str, Sequence[Any]] = dict(zip(self._names, zip(*rows, strict=True), strict=False))
         arrays = [
             pa.repeat(self._same[field.name], len(rows))
@@ -48,7 +67,7 @@ class RowGroups:
             else pa.array(columns.get(field.name, ()), field.type)
             for field in self._schema
         ]
-        return pa.Table.from_arrays(arrays, schema=self._schema)
+        self._blocks.append(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def take_full(self) -> Iterator[pa.Table]:
         """The groups that are full."""

@@ -81,7 +81,9 @@ class PlainConversation:
     def stored(self, names: list[str]) -> StoredTexts:
         """What is stored, with the media at ``places`` called ``names``."""
         text = self.text
-        if names:
+        if len(names) == 1:
+            text = text.replace(NAME, names[0])
+        elif names:
             first, *pieces = text.split(NAME)
             text = first + "".join([name + piece for name, piece in zip(names, pieces, strict=True)])
         return StoredTexts(text, "[]", self.text_hash, 1, self.num_turns, self.text_chars)

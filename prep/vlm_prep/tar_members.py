@@ -5,6 +5,7 @@ Layout: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GN
 Python's tarfile is the reference that the tests compare with; it takes five times as long.
 """
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
@@ -26,6 +27,8 @@ EXTENSION_TYPES = frozenset((GNU_LONG_NAME, GNU_LONG_LINK, PAX_NEXT, PAX_NEXT_SO
 HEADERS_AT_ONCE = 4096
 """How many headers are checked together, field by field for all of them: a quarter of the time of one by one."""
 NAME_BYTES = 100
+SIZE_DIGITS = struct.Struct("124x11s")
+"""The size in a header, without the byte that ends it."""
 OCTAL_PLACES = 8 ** np.arange(5, -1, -1)
 
 
@@ -45,7 +48,26 @@ def read_members(buffer: memoryview, *, tar: str = "tar") -> Iterator[TarMember]
     payload, is fine. Raises DataError, naming the byte offset, for a header or payload that is cut short, a wrong
     checksum, a size that is no number, and for sparse files (whose payload is not the file).
     """
-    return _TarReader(buffer, tar).members()
+    for names, offsets, sizes in _TarReader(buffer, tar).runs():
+        yield from map(TarMember, names, offsets, sizes)
+
+
+class MemberTable(NamedTuple):
+    """The regular files of a tar, or a run of them, field by field: a third of the time of an object for each."""
+
+    names: list[str]
+    offsets: list[int]
+    sizes: list[int]
+
+
+def read_member_table(buffer: memoryview, *, tar: str = "tar") -> MemberTable:
+    """All that ``read_members`` gives. Raises DataError as it does."""
+    table = MemberTable([], [], [])
+    for names, offsets, sizes in _TarReader(buffer, tar).runs():
+        table.names.extend(names)
+        table.offsets.extend(offsets)
+        table.sizes.extend(sizes)
+    return table
 
 
 class _TarReader:
@@ -58,7 +80,7 @@ class _TarReader:
         self._global: dict[str, bytes] = {}
         self._next: dict[str, bytes] = {}
 
-    def members(self) -> Iterator[TarMember]:
+    def runs(self) -> Iterator[MemberTable]:
         yield from self._ordinary_members()
         while header := self._next_header():
             kind = header[156]
@@ -68,39 +90,45 @@ class _TarReader:
             member = self._member(header, kind)
             self._skip(member.size)
             if kind in REGULAR_TYPES and not (kind == 0 and member.name.endswith("/")):  # v7 folders end in a slash
-                yield member
+                yield MemberTable([member.name], [member.offset], [member.size])
             yield from self._ordinary_members()
 
-    def _ordinary_members(self) -> Iterator[TarMember]:
+    def _ordinary_members(self) -> Iterator[MemberTable]:
         """The members from the cursor on, up to a header that needs more care: its type, its name or its numbers."""
-        while not self._global and (ahead := self._members_ahead()):
-            starts = np.array([payload for payload, _ in ahead]) - BLOCK
+        while not self._global:
+            payloads, sizes = self._members_ahead()
+            if not payloads:
+                return
+            starts = np.array(payloads) - BLOCK
             blocks = np.frombuffer(self._buffer[: starts[-1] + BLOCK], np.uint8).reshape(-1, BLOCK)
             headers = blocks[starts // BLOCK]
             num_ordinary = _num_ordinary(headers)
             if num_ordinary:
-                payloads, sizes = zip(*ahead[:num_ordinary], strict=True)
-                self._position = payloads[-1] - BLOCK
-                self._skip(sizes[-1])
-                yield from map(TarMember, _header_names(headers[:num_ordinary]), payloads, sizes)
-            if num_ordinary < len(ahead):
+                self._position = payloads[num_ordinary - 1] - BLOCK
+                self._skip(sizes[num_ordinary - 1])
+                names = _header_names(headers[:num_ordinary])
+                yield MemberTable(names, payloads[:num_ordinary], sizes[:num_ordinary])
+            if num_ordinary < len(payloads):
                 return
 
-    def _members_ahead(self) -> list[tuple[int, int]]:
+    def _members_ahead(self) -> tuple[list[int], list[int]]:
         """Where the next payloads would stand if all headers were ordinary, and their sizes; nothing is checked yet."""
-        buffer, num_bytes, start = self._buffer, len(self._buffer), self._position
-        ahead: list[tuple[int, int]] = []
-        while len(ahead) < HEADERS_AT_ONCE:
+        buffer, num_bytes, header = self._buffer, len(self._buffer), self._position
+        payloads: list[int] = []
+        sizes: list[int] = []
+        size_digits = SIZE_DIGITS.unpack_from
+        for _ in range(HEADERS_AT_ONCE):
             try:
-                size = int(buffer[start + 124 : start + 135].tobytes(), 8)
-            except ValueError:  # no number, such as the zeros at the end
+                size = int(size_digits(buffer, header)[0], 8)
+            except (ValueError, struct.error):  # no number, such as the zeros at the end; or the end itself
                 break
-            payload = start + BLOCK
+            payload = header + BLOCK
             if size < 0 or payload + size > num_bytes:
                 break
-            ahead.append((payload, size))
-            start = payload + size + -size % BLOCK
-        return ahead
+            payloads.append(payload)
+            sizes.append(size)
+            header = payload + (size + 511 & -BLOCK)
+        return payloads, sizes
 
     def _next_header(self) -> bytes:
         """The header block at the cursor, its checksum right; empty at the end of the archive."""

@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,12 @@ def as_columns(row: Row) -> list[Payload]:
     return [encoded(name) for name in COLUMN_NAMES]
 
 
-def write_directly(folder: Path, rows: list[Row], *, size_limit: int) -> tuple[ClosedShard, ...]:
+def write_directly(folder: Path, rows: list[Row], *, size_limit: int, behind: bool = False) -> tuple[ClosedShard, ...]:
     folder.mkdir()
-    writer = ShardWriter(folder, size_limit=size_limit)
-    for row in rows:
-        writer.write(as_columns(row))
-    return writer.finish()
+    with ShardWriter(folder, size_limit=size_limit, behind=behind) as writer:
+        for row in rows:
+            writer.write(as_columns(row))
+        return writer.finish()
 
 
 def write_with_streaming(folder: Path, rows: list[Row], *, size_limit: int) -> None:
@@ -68,8 +70,11 @@ ROW_SETS = {
 
 @pytest.mark.parametrize("rows", ROW_SETS.values(), ids=ROW_SETS.keys())
 @pytest.mark.parametrize("size_limit", [4096, 1 << 20])
-def test_shards_and_index_are_those_of_mdswriter(tmp_path: Path, rows: list[Row], size_limit: int) -> None:
-    shards = write_directly(tmp_path / "direct", rows, size_limit=size_limit)
+@pytest.mark.parametrize("behind", [False, True])
+def test_shards_and_index_are_those_of_mdswriter(
+    tmp_path: Path, rows: list[Row], size_limit: int, behind: bool
+) -> None:
+    shards = write_directly(tmp_path / "direct", rows, size_limit=size_limit, behind=behind)
     write_with_streaming(tmp_path / "streaming", rows, size_limit=size_limit)
     names = sorted(path.name for path in (tmp_path / "streaming").glob("*.mds"))
     assert [shard.name for shard in shards] == names
@@ -164,6 +169,39 @@ def test_a_shard_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"shard\.00000\.mds: cannot write [\d,]+ bytes: File exists"):
         writer.finish()
     assert (tmp_path / "shard.00000.mds").read_bytes() == b"mine"
+
+
+def test_a_write_behind_that_fails_is_an_error_of_the_next_shard(tmp_path: Path) -> None:
+    (tmp_path / "shard.00000.mds").write_bytes(b"mine")
+    row = made_row(0, media=b"m" * 1500)
+    with ShardWriter(tmp_path, size_limit=4096, behind=True) as writer:
+        with pytest.raises(StorageError, match=r"shard\.00000\.mds: cannot write [\d,]+ bytes: File exists"):
+            for _ in range(6):
+                writer.write(as_columns(row))
+        assert not (tmp_path / "shard.00001.mds").exists()
+
+
+def test_a_write_behind_has_ended_when_the_writer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = os.writev
+
+    def write_slowly(descriptor: int, buffers: list[mds_shard.Buffer]) -> int:
+        time.sleep(0.2)
+        return slow(descriptor, buffers)
+
+    monkeypatch.setattr(os, "writev", write_slowly)
+    with pytest.raises(KeyError), ShardWriter(tmp_path, size_limit=4096, behind=True) as writer:
+        for _ in range(3):
+            writer.write(as_columns(made_row(0, media=b"m" * 1500)))
+        raise KeyError
+    size = (tmp_path / "shard.00000.mds").stat().st_size
+    assert size > 3000
+    assert not any(thread.name.startswith("shards") for thread in threading.enumerate())
+
+
+def test_what_is_larger_than_a_shard_is_not_left_to_the_thread(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, size_limit=4096, behind=True) as writer:
+        writer.write(as_columns(made_row(0, media=b"m" * 9000)))
+        assert (tmp_path / "shard.00000.mds").stat().st_size > 9000
 
 
 def test_a_write_that_fails_midway_is_a_storage_error_that_names_file_and_bytes(tmp_path: Path) -> None:

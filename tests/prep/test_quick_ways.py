@@ -28,7 +28,7 @@ TAR = "part_000000/000000.tar"
 def careful_ways() -> Iterator[None]:
     """Within it, no short cut finds anything ordinary."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_TarReader, "_members_ahead", lambda self: [])
+        patch.setattr(_TarReader, "_members_ahead", lambda self: ([], []))
         patch.setattr(i4, "_common_names", lambda tars: None)
         for module in (i4, file_rows):
             patch.setattr(module, "read_plain_record", lambda text: None)

@@ -16,7 +16,7 @@ def written(path: Path, *, rows: int, text_bytes: int = 0, at_once: int = 1) -> 
     """A file of that many rows, which come ``at_once`` at a time."""
     groups, file = RowGroups(SCHEMA, same={"dataset": "d"}), TableFile(path, SCHEMA)
     for begin in range(0, rows, at_once):
-        groups.rows += [(f"id {number}", number or None) for number in range(begin, min(begin + at_once, rows))]
+        groups.add([(f"id {number}", number or None) for number in range(begin, min(begin + at_once, rows))])
         groups.num_bytes += text_bytes
         file.write(groups.take_full())
     file.write(groups.take_rest())
@@ -24,11 +24,13 @@ def written(path: Path, *, rows: int, text_bytes: int = 0, at_once: int = 1) -> 
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("in_block", [1, 4, 256])
 @pytest.mark.parametrize("at_once", [1, 3, 25])
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 40])
 def test_groups_give_the_bytes_of_the_whole_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, at_once: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, at_once: int, in_block: int
 ) -> None:
+    monkeypatch.setattr(row_groups, "ROWS_AT_ONCE", in_block)
     monkeypatch.setattr(row_groups, "ROW_GROUP_ROWS", 10)
     numbers = [number or None for number in range(rows)]
     whole = pa.Table.from_arrays(

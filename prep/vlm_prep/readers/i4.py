@@ -24,7 +24,7 @@ from vlm_prep.reasons import (
     UNSAFE_PICKLE,
 )
 from vlm_prep.safe_pickle import UnsafePickle, load_media_dict
-from vlm_prep.tar_members import TarMember, read_members
+from vlm_prep.tar_members import TarMember, read_member_table
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
@@ -58,21 +58,61 @@ def read_part(source: I4Source, inputs: Sequence[PartInput], limits: Limits) -> 
 def _read_entry(
     source: I4Source, entry: str, tars: list[PartInput], limits: Limits
 ) -> Iterator[RawSample | RejectedSample]:
-    found = {tar.key: _members(tar) for tar in tars}
-    names = _common_names(found.values())
+    contents = {tar.key: _TarContent(tar) for tar in tars}
+    names = _common_names(contents.values())
     if names is None:
+        found = {key: content.found() for key, content in contents.items()}
         yield from _read_by_name(source, entry, found, limits)
         return
+    texts = [contents[key] for key in source.text_keys]
+    media = [contents[key] for key in source.media_keys if key in contents]
     prefix = entry.removesuffix(".tar") + "/"
-    texts = _side_by_side([found[key] for key in source.text_keys])
-    media = _side_by_side([found[key] for key in source.media_keys if key in found])
-    for name, of_text, of_media in zip(names, texts, media, strict=False):
-        yield _read_sample(prefix + name, of_text, of_media, limits)
+    if len(texts) == len(media) == 1:
+        yield from _read_pairs(prefix, names, texts[0], media[0], limits)
+        return
+    of_texts, of_media = (_side_by_side([content.found() for content in side]) for side in (texts, media))
+    for name, of_text, of_medium in zip(names, of_texts, of_media, strict=False):
+        yield _read_sample(prefix + name, of_text, of_medium, limits)
 
 
-def _common_names(tars: Iterable[list[Found]]) -> list[str] | None:
+class _TarContent:
+    """A tar in memory and the table of its members."""
+
+    def __init__(self, tar: PartInput) -> None:
+        self.tar = tar
+        self.content = map_file(Path(tar.path))
+        self.members = read_member_table(self.content, tar=tar.path)
+
+    def found(self) -> list[Found]:
+        """The members one by one."""
+        return list(map(Found, repeat(self.tar), repeat(self.content), map(TarMember, *self.members)))
+
+
+def _read_pairs(
+    prefix: str, names: list[str], texts: _TarContent, media: _TarContent, limits: Limits
+) -> Iterator[RawSample | RejectedSample]:
+    """The samples of an ordinary entry of one text tar and one media tar, as ``_read_sample`` gives them.
+
+    A plain conversation about a bare medium, as nearly every sample is, is read here, without objects for its members.
+    """
+    tar_name, content, text_content, limit = texts.tar.name, media.content, texts.content, limits.max_sample_bytes
+    for name, text, text_begin, text_size, medium, begin, size in zip(
+        names, *texts.members, *media.members, strict=True
+    ):
+        if text_size + size <= limit and not medium.lower().endswith(PICKLE_SUFFIXES):
+            record = read_plain_record(text_content[text_begin : text_begin + text_size])
+            if record is not None:
+                origin = Origin(prefix + name, tar_name, text, text_begin)
+                yield RawSample(origin, record, {medium.rpartition("/")[2]: content[begin : begin + size]}, True)
+                continue
+        of_text = Found(texts.tar, text_content, TarMember(text, text_begin, text_size))
+        of_medium = Found(media.tar, content, TarMember(medium, begin, size))
+        yield _read_sample(prefix + name, (of_text,), (of_medium,), limits)
+
+
+def _common_names(tars: Iterable[_TarContent]) -> list[str] | None:
     """The sample names of an ordinary entry: each once, in the same order in every tar. None for any other entry."""
-    first, *others = [[_stem(found.member.name) for found in tar] for tar in tars]
+    first, *others = [list(map(_stem, tar.members.names)) for tar in tars]
     is_ordinary = (
         all(other == first for other in others) and len(set(first)) == len(first) and "/" not in "".join(first)
     )
@@ -131,11 +171,6 @@ def _out_of_order(names: Mapping[str, list[str]]) -> set[str]:
 def _free_numbers(name: str, members: Iterable[Members]) -> Iterator[int]:
     """2, 3, ... for second occurrences, without those whose ``<name>~<number>`` is a sample of its own."""
     return (number for number in count(2) if not any(f"{name}~{number}" in of_key for of_key in members))
-
-
-def _members(tar: PartInput) -> list[Found]:
-    content = map_file(Path(tar.path))
-    return list(map(Found, repeat(tar), repeat(content), read_members(content, tar=tar.path)))
 
 
 def _sample_names(tars: Collection[list[Found]]) -> Mapping[str, str]:
