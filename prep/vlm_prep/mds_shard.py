@@ -69,9 +69,9 @@ class ShardWriter:
     A shard is closed before it would pass ``size_limit`` bytes; a sample that is larger stands alone in its shard. No
     empty shard is ever written. Nothing is synced: publication does that.
 
-    With ``behind``, a thread writes and hashes a full shard while the next one is filled (without the interpreter's
-    lock); one that is larger than ``size_limit`` is written at once, so that memory holds no two of those. Use the writer
-    in a ``with`` statement then: it ends with no write under way, whatever happens.
+    With ``behind``, a thread writes and hashes a full shard while the next one is filled: neither needs the lock of the
+    interpreter. A shard of more than ``size_limit`` is written at once, so that memory holds no two of those. Use the
+    writer in a ``with`` statement then: it ends with no write under way, whatever happens.
     """
 
     def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT, behind: bool = False) -> None:

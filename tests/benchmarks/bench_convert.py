@@ -6,6 +6,9 @@ and ``cp -r``. litdata is not in the project's lock: pip puts it into the cache 
 project's own torch; where that fails, a line says so. Each run is a fresh process whose bytecode is cached, as an
 installed program's is; loop time leaves out imports. fsync is left out of both on both sides and printed apart
 (MDSWriter never syncs). Medians of ROUNDS interleaved rounds. Prints one JSON line per comparison.
+
+One process of ours that has a second core writes and hashes full shards in a thread of its own; held to one core
+("ours, one core") it does not, nor does each of two processes.
 """
 
 import json
@@ -50,8 +53,9 @@ def since(begin: Spent) -> Spent:
     return Spent(end.seconds - begin.seconds, end.cpu - begin.cpu)
 
 
-def convert_ours(root: Path, out: Path, *, num_workers: int) -> Spent:
+def convert_ours(root: Path, out: Path, *, num_workers: int, num_cores: int | None = None) -> Spent:
     """Seconds to convert the whole source with this project, index and header facts included."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
     from vlm_catalogs.source import I4Source
     from vlm_prep.convert import ConvertTask
     from vlm_prep.i4_inputs import plan_i4
@@ -148,6 +152,7 @@ def copy(root: Path, out: Path) -> Spent:
 
 WAYS: dict[str, Callable[[Path, Path], Spent]] = {
     "ours": partial(convert_ours, num_workers=1),
+    "ours, one core": partial(convert_ours, num_workers=1, num_cores=1),
     "ours, two processes": partial(convert_ours, num_workers=2),
     "naive MDSWriter": convert_naively,
     "litdata.optimize": partial(convert_with_litdata, num_workers=1),
@@ -207,8 +212,10 @@ def main() -> None:
         "load": os.getloadavg()[0],
     }
     for way, peer in (
-        *(("ours", peer) for peer in ways[2:]),
+        *(("ours", peer) for peer in ways if not peer.startswith("ours")),
         ("ours, two processes", "ours"),
+        ("ours, two processes", "ours, one core"),
+        ("ours, one core", "naive MDSWriter"),
     ):
         print_comparison(way, runs[way], peer, runs[peer], setting)
     if "litdata.optimize" not in ways:

@@ -14,7 +14,7 @@ LIMIT = 1_000_000_000
 @pytest.mark.parametrize("form", ["i4 pickles", "parquet"])
 def test_a_larger_input_takes_the_same_memory(tmp_path: Path, form: str) -> None:
     peaks = []
-    for number in (10, 30):  # either fills a shard, whose samples wait in memory
+    for number in (20, 40):  # either fills two shards: one waits in memory while the one before is written
         large_inputs.write(form, tmp_path / "input", num_bytes=number * 8 * MIB, member_bytes=8 * MIB)
         peaks.append(large_inputs.peak_memory(form, tmp_path / "input"))
     assert peaks[1] < peaks[0] + 24 * MIB, peaks
