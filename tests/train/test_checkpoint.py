@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_train.checkpoint import (
     CHECKPOINTS,
@@ -23,6 +24,7 @@ from vlm_train.checkpoint import (
 )
 from vlm_train.checkpoint_saver import CheckpointSaver
 from vlm_train.optimizer import OptimizerSettings, build_optimizer, clip_gradients, set_lr
+from vlm_train.run_checkpoints import unused_settings
 
 SETTINGS = OptimizerSettings(
     lr={"default": 0.1}, impl="fused", weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
@@ -247,3 +249,17 @@ def test_the_checkpoint_with_the_lowest_held_out_loss_stays_beside_the_newest(tm
         save_checkpoint(tmp_path, at, module=module, optimizer=optimizer, max_keep=2)
     assert complete_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (2, 5, 6)]
     assert read_state(checkpoint_path(tmp_path, 2)).validation_loss == 1.5
+
+
+def test_how_to_save_without_saving_at_all_is_noted(tmp_path: Path) -> None:
+    toml = tmp_path / "small.toml"
+    text = '[policy]\nmodel_name_or_path = "Qwen/Qwen3-VL-2B"\n[train.ckpt]\n'
+    for settings, is_noted in [
+        ("", False),
+        ("save_freq = 2", True),
+        ("save_freq = 2\nenable_checkpoint = true", False),
+    ]:
+        toml.write_text(text + settings + "\n")
+        assert ["train.ckpt.save_freq: no effect" in note for note in unused_settings(load_config(toml))] == (
+            [True] if is_noted else []
+        )

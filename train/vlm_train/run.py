@@ -15,7 +15,7 @@ from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import datasets_to_draw, open_mix
 from vlm_train.open_store import open_store
 from vlm_train.ranks import Ranks, join, leave, ranks_of
-from vlm_train.run_checkpoints import save_is_due, save_run
+from vlm_train.run_checkpoints import save_is_due, save_run, unused_settings
 from vlm_train.run_plan import plan_run
 from vlm_train.run_steps import is_past_end, measure_held_out, steps_of_run, take_step
 from vlm_train.sample_loss import SampleLossLog
@@ -51,7 +51,7 @@ def run_training(config: Config, *, resume: bool) -> int:
 
 
 def _run_rank(config: Config, ranks: Ranks, uploads: Uploads, *, resume: bool) -> int:
-    for text in (*config.notes, *missing_loggers(config.logging.logger)):
+    for text in (*config.notes, *missing_loggers(config.logging.logger), *unused_settings(config)):
         note(text)
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)

@@ -27,3 +27,15 @@ def save_last(run: Run, place: Place, *, validation_loss: float | None = None) -
     path = save_run(run, place, validation_loss=validation_loss)
     run.saver.finish()
     return path
+
+
+def unused_settings(config: Config) -> tuple[str, ...]:
+    """A note where the TOML says how to save checkpoints, but not that there are any."""
+    keys = [f"train.ckpt.{name}" for name in ("save_freq", "save_freq_in_epoch", "save_mode", "max_keep")]
+    named = [key for key in keys if key in config.lines]
+    if config.train.ckpt.enable_checkpoint or not named:
+        return ()
+    return (
+        f"{', '.join(named)}: no effect without train.ckpt.enable_checkpoint = true: a run that is interrupted starts "
+        "again at step 0",
+    )
