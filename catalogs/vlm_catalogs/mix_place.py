@@ -26,15 +26,21 @@ from vlm_catalogs.manifest import (
     current_mix,
 )
 from vlm_catalogs.object_copies import ObjectCopies
-from vlm_catalogs.object_store import ObjectStore, is_s3, parse_s3
+from vlm_catalogs.object_store import ObjectStore, is_s3, parse_s3, read_credentials
 
 LOCK_FILE = ".lock"
 
 
-def copies_of(config: Config | None) -> ObjectCopies:
-    """Copies for the places of a TOML; without one boto3's own credentials and the usual folder."""
+def copies_of(config: Config | None, *, credentials: str | None = None) -> ObjectCopies:
+    """Copies for the places of a TOML; without one boto3's own credentials and the usual folder.
+
+    ``credentials``: a file of them in the place of the TOML's. Raises ConfigError for one that is none.
+    """
     folder = (config.mix if config else MixSection()).s3_cache
-    credentials = mix_credentials(config) if config else None
+    if credentials is not None:
+        read_credentials(Path(credentials))  # said now, though nothing may lie in S3
+    elif config is not None:
+        credentials = mix_credentials(config)
     return ObjectCopies(objects=ObjectStore(credentials), folder=Path(folder).resolve())
 
 

@@ -146,6 +146,11 @@ class ObjectStore:
         """Store ``content`` where no object is; False, changing nothing, where there is one. Raises StorageError."""
         return self._ask("write", at, lambda: self._put_content(content, at, IfNoneMatch="*"), there=False) is not False
 
+    def copy(self, at: S3Location, to: S3Location) -> None:
+        """Copy an object (5 GB at most) within the store. Raises DataError where there is none, StorageError."""
+        source = {"Bucket": at.bucket, "Key": at.key}
+        self._ask("copy", at, lambda: self._connected().copy_object(Bucket=to.bucket, Key=to.key, CopySource=source))
+
     def delete(self, at: S3Location) -> None:
         """Remove the object where there is one. Raises StorageError."""
         self._ask("delete", at, lambda: self._connected().delete_object(Bucket=at.bucket, Key=at.key))

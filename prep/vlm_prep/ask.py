@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from vlm_catalogs import json_text
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.index_files import find_index
 from vlm_prep.safe_sql import lock_to_files, parse_select
 from vlm_prep.sql_views import ABOUT, create_views, describe_views
@@ -26,13 +27,13 @@ UNBOUND_WIDTH = 10_000
 ORIGIN = "the query"
 
 
-def ask_index(path: str, sql: str) -> pa.Table:
+def ask_index(path: str, sql: str, *, copies: ObjectCopies | None = None) -> pa.Table:
     """The rows that ``sql`` selects from the views of ``path``.
 
     Raises ConfigError for SQL that is not one SELECT or that DuckDB refuses, DataError for an index that is not whole.
     """
     parse_select(sql, origin=ORIGIN)
-    files = find_index(path)
+    files = find_index(path, copies=copies)
     with tempfile.TemporaryDirectory(prefix="vlm-prep-sql-") as scratch, duckdb.connect() as index:
         create_views(index, files)
         lock_to_files(index, files.folders(), scratch=Path(scratch))
@@ -42,10 +43,10 @@ def ask_index(path: str, sql: str) -> pa.Table:
             raise ConfigError(f"{ORIGIN}: {error}\nvlm-prep sql {path} --schema lists what there is") from error
 
 
-def describe_index(path: str) -> str:
+def describe_index(path: str, *, copies: ObjectCopies | None = None) -> str:
     """Every view of ``path`` with its columns, for people."""
     with duckdb.connect() as index:
-        create_views(index, find_index(path))
+        create_views(index, find_index(path, copies=copies))
         columns = describe_views(index)
     lines = []
     for view, about in ABOUT.items():
@@ -55,11 +56,11 @@ def describe_index(path: str) -> str:
     return "\n".join(lines)
 
 
-def create_database(path: str, target: Path) -> None:
+def create_database(path: str, target: Path, *, copies: ObjectCopies | None = None) -> None:
     """Write a DuckDB file with the same views, over the index where it lies. Raises ConfigError if the file exists."""
     if target.exists():
         raise ConfigError(f"{target}: exists already; name another file or move it away")
-    files = find_index(path)
+    files = find_index(path, copies=copies)
     with duckdb.connect(str(target)) as database:
         create_views(database, files)
 

@@ -14,6 +14,7 @@ from vlm_catalogs.manifest import Manifest, MixDataset
 from vlm_prep.index_files import IndexFiles, find_index
 from vlm_prep.select import open_index
 from vlm_prep.sql import read_sql
+from vlm_prep.verify.targets import copies_for
 
 NUM_EXAMPLES = 3
 
@@ -87,9 +88,12 @@ class MixDiff:
         return asdict(self)
 
 
-def diff_mixes(path_a: str, path_b: str) -> MixDiff:
-    """What is other in the second mix. Raises ConfigError for a path that is no mix, DataError for one not whole."""
-    a, b = _mix(path_a), _mix(path_b)
+def diff_mixes(path_a: str, path_b: str, *, credentials: str | None = None) -> MixDiff:
+    """What is other in the second mix; ``credentials`` as in ``copies_for``.
+
+    Raises ConfigError for a path that is no mix, DataError for one not whole.
+    """
+    a, b = _mix(path_a, credentials), _mix(path_b, credentials)
     with tempfile.TemporaryDirectory(prefix="vlm-prep-diff-") as scratch, open_index(Path(scratch)) as index:
         try:
             return MixDiff(
@@ -103,8 +107,8 @@ def diff_mixes(path_a: str, path_b: str) -> MixDiff:
             raise DataError(f"{error}\nvlm-prep verify says what is wrong with the files") from error
 
 
-def _mix(path: str) -> IndexFiles:
-    files = find_index(path)
+def _mix(path: str, credentials: str | None) -> IndexFiles:
+    files = find_index(path, copies=copies_for(path, credentials=credentials))
     if files.mix is None:
         raise ConfigError(f"{path}: converted sources; diff compares two mixes (or versions of one)")
     return files

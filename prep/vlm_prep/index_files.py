@@ -11,9 +11,8 @@ from vlm_catalogs.manifest import Manifest, read_manifest
 from vlm_catalogs.mix_place import bring_parts, bring_version, copies_of, mix_root, pinned_parts
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.fact_files import DECODED_NAME
-from vlm_prep.verify.targets import find_target
+from vlm_prep.verify.targets import RUN_CONFIG, RUN_FILE, find_target
 
-RUN_FILE = "fingerprint.json"
 """Marks the output_dir of a run; it says which version of the mix the run pinned."""
 
 
@@ -58,7 +57,7 @@ def find_index(path: str, *, copies: ObjectCopies | None = None) -> IndexFiles:
     Raises ConfigError when ``path`` is none of them, DataError for one that is not whole.
     """
     if (Path(path) / RUN_FILE).is_file():
-        return _index_of_run(Path(path))
+        return _index_of_run(Path(path), copies)
     target = find_target(path, copies=copies)
     copies = target.copies
     if target.mix is not None:
@@ -75,15 +74,15 @@ def _index_of_mix(mix: Path, copies: ObjectCopies, run: Path | None = None) -> I
     return IndexFiles(parts=parts, copies=copies, mix=mix, manifest=manifest, run=run)
 
 
-def _index_of_run(run: Path) -> IndexFiles:
+def _index_of_run(run: Path, copies: ObjectCopies | None) -> IndexFiles:
     from vlm_catalogs.config import load_config
 
     try:
         version = str(json_text.loads((run / RUN_FILE).read_bytes())["fingerprint"]["mix"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{run / RUN_FILE}: damaged: {error!r}") from error
-    config = load_config(run / "config.toml")
-    copies = copies_of(config)
+    config = load_config(run / RUN_CONFIG)
+    copies = copies or copies_of(config)
     mix = mix_root(config, copies) / version
     bring_version(mix, copies)
     if not mix.is_dir():

@@ -24,7 +24,15 @@ from vlm_catalogs.layout import (
     read_part,
 )
 from vlm_catalogs.manifest import MANIFEST_FILE
-from vlm_prep.staging import live_owners, publish_file, publish_folder, publish_text, staging_folder
+from vlm_prep.staging import (
+    Owner,
+    live_owners,
+    publish_file,
+    publish_folder,
+    publish_text,
+    staging_folder,
+    writing,
+)
 
 
 class PartStore(Protocol):
@@ -49,8 +57,12 @@ class PartStore(Protocol):
         """Do parts stay on this machine when they are published?"""
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A new local folder, removed at the end; as long as it is there, this store is being built in."""
+    def staging(self, *, alone: bool = False) -> Iterator[Path]:
+        """A new local folder, removed at the end; as long as it is there, this store is being built in.
+
+        ``alone``: parts are taken away meanwhile. Raises DataError where anything else is at work then, or where what
+        is at work must be alone.
+        """
 
     def publish_part(self, staged: Path, target: Path) -> None:
         """Give a staged part its name. Raises DataError where one is there that says something else."""
@@ -73,8 +85,14 @@ class PartStore(Protocol):
     def delete_part(self, folder: Path, *, staging: Path) -> None:
         """Remove a part; one that is half gone is no part for any reader."""
 
-    def live_owners(self) -> list[str]:
-        """The builds that are, or may be, at work here."""
+    def replace_part(self, staged: Path, target: Path, *, away: Path, sound: Sequence[Path]) -> None:
+        """Put a staged part in the place of the broken one, which lies at ``away`` then, ``sound`` files left in place.
+
+        Whenever it is killed, the part is one that is not whole, as broken ones are.
+        """
+
+    def live_owners(self) -> list[Owner]:
+        """What is, or may be, at work here."""
 
     def shown(self, path: Path) -> str:
         """The path or address of what ``path`` stands for, for people."""
@@ -106,9 +124,9 @@ class LocalStore:
         return True
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self, *, alone: bool = False) -> Iterator[Path]:
         """As PartStore."""
-        with staging_folder(self.folder) as folder:
+        with staging_folder(self.folder, alone=alone) as folder:
             yield folder
 
     def publish_part(self, staged: Path, target: Path) -> None:
@@ -146,7 +164,19 @@ class LocalStore:
         except OSError as error:
             raise StorageError(f"{folder}: cannot be deleted: {error.strerror}") from error
 
-    def live_owners(self) -> list[str]:
+    def replace_part(self, staged: Path, target: Path, *, away: Path, sound: Sequence[Path]) -> None:
+        """As PartStore: by two renames."""
+        for path in sound:
+            with writing(staged / path.parent.name):
+                (staged / path.parent.name).mkdir(exist_ok=True)
+                shutil.copy2(path, staged / path.parent.name / path.name)
+        with writing(away):
+            if target.exists():
+                away.parent.mkdir(parents=True, exist_ok=True)
+                target.rename(away)
+        publish_folder(staged, target, marker=PART_FILE)
+
+    def live_owners(self) -> list[Owner]:
         """As PartStore."""
         return live_owners(self.folder)
 

@@ -9,11 +9,10 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.layout import PART_FILE, part_folder, read_part
 from vlm_catalogs.manifest import MANIFEST_FILE, SELECTION_FILE, read_manifest
-from vlm_catalogs.mix_place import copies_of, local_path
+from vlm_catalogs.mix_place import local_path
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.part_store import PartStore
 from vlm_prep.source_files import mds_view
-from vlm_prep.stores import store_at
 from vlm_prep.verify.targets import find_layouts, layouts_in_store
 
 Pin = tuple[str, str, str]
@@ -35,18 +34,12 @@ class LoosePart:
         return part_folder(self.layout, self.name)
 
 
-def open_shards(shards: str) -> PartStore:
-    """The home of converted sources at a path or an s3:// address, with boto3's own credentials."""
-    copies = copies_of(None)
-    return store_at(local_path(shards, copies), copies)
-
-
-def find_loose_parts(store: PartStore, mixes: Sequence[str]) -> list[LoosePart]:
-    """The parts of a home that no version of any mix under ``mixes`` pins.
+def find_loose_parts(store: PartStore, mixes: Sequence[str], *, copies: ObjectCopies) -> list[LoosePart]:
+    """The parts of a home that no version of any mix under ``mixes`` pins; ``copies`` are of what lies in S3.
 
     Raises ConfigError for a wrong folder, and DataError when a manifest cannot be read: what it pins is not known.
     """
-    copies, shards = copies_of(None), store.folder
+    shards = store.folder
     is_remote = copies.has_place_for(shards)
     layouts = layouts_in_store(shards, copies) if is_remote else find_layouts(shards)
     if not layouts or layouts[0].parent.parent != shards:
@@ -95,18 +88,19 @@ def _pins_under(place: str, copies: ObjectCopies) -> Iterable[Pin]:
                 yield dataset.name, Path(dataset.shards).name, part.name
 
 
-def delete_parts(store: PartStore, parts: Sequence[LoosePart], mixes: Sequence[str]) -> list[LoosePart]:
+def delete_parts(
+    store: PartStore, parts: Sequence[LoosePart], mixes: Sequence[str], *, copies: ObjectCopies
+) -> list[LoosePart]:
     """Delete those of ``parts`` that no mix pins by now, what lists them first: at any moment what is left is whole.
 
     Which these are is asked once more when no build is at work: one may have published a mix since they were listed.
-    Raises DataError while a build is at work in this home: its new parts are pinned by nothing yet.
+    Raises DataError while a build is at work in this home: its new parts are pinned by nothing yet. One that starts
+    meanwhile is refused.
     """
     listed = {part.folder for part in parts}
-    with store.staging() as staging:
-        if owners := [owner for owner in store.live_owners() if owner != staging.name]:
-            place = store.shown(store.folder)
-            raise DataError(f"{place}: a build is at work here ({', '.join(owners)}); nothing is deleted, try later")
-        loose = [part for part in find_loose_parts(store, mixes) if part.folder in listed] if listed else []
+    with store.staging(alone=True) as staging:
+        now = find_loose_parts(store, mixes, copies=copies) if listed else []
+        loose = [part for part in now if part.folder in listed]
         for layout in dict.fromkeys(part.layout for part in loose):
             _drop_versions(store, layout, {part.name for part in loose if part.layout == layout}, staging)
         for part in loose:

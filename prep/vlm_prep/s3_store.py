@@ -26,8 +26,11 @@ from vlm_prep.staging import (
     SAYS_ELSE,
     STAGING,
     STALE_SECONDS,
+    Owner,
     is_dead_here,
+    refuse_company,
     staging_folder,
+    wants_to_be_alone,
     writing,
 )
 
@@ -71,13 +74,14 @@ class S3Store:
         return False
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self, *, alone: bool = False) -> Iterator[Path]:
         """As PartStore; an object beside the parts tells other machines of it."""
-        for at in self._owners(stale=True):
+        for at, _ in self._owners(stale=True):
             self.copies.objects.delete(at)
-        with staging_folder(self.folder) as folder:
+        with staging_folder(self.folder, alone=alone, shown=self.shown(self.folder)) as folder:
             at = self._tell_of(folder)
             try:
+                refuse_company(self.shown(self.folder), self.live_owners(), folder.name, alone=alone)
                 yield folder
             except StorageError:  # the store may not answer; the next build removes what tells of a dead one
                 raise
@@ -86,9 +90,9 @@ class S3Store:
                 raise
             self.copies.objects.delete(at)
 
-    def live_owners(self) -> list[str]:
+    def live_owners(self) -> list[Owner]:
         """As PartStore."""
-        return [at.key.split("/")[-2] for at in self._owners(stale=False)]
+        return [Owner(at.key.split("/")[-2], wants_to_be_alone(owner)) for at, owner in self._owners(stale=False)]
 
     def publish_part(self, staged: Path, target: Path) -> None:
         """As PartStore."""
@@ -145,6 +149,22 @@ class S3Store:
         for path in sorted(self.copies.list(folder), key=lambda path: path.name != PART_FILE):
             self.delete(path)
 
+    def replace_part(self, staged: Path, target: Path, *, away: Path, sound: Sequence[Path]) -> None:
+        """As PartStore: copied away within the store, then taken away marker first, then stored anew marker last."""
+        self._tell_of(staged.parent)
+        broken = [path for path in self.copies.list(target) if path not in sound]
+        self._copy_all(broken, target, away)
+        for path in sorted(broken, key=lambda path: path != target / PART_FILE):
+            self.delete(path)
+        self.publish_part(staged, target)
+
+    def _copy_all(self, paths: Sequence[Path], below: Path, other: Path) -> None:
+        """Copy objects to below another place, within the store."""
+        from_at, to = self.copies.location, self.copies.objects.copy
+        with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="copies") as pool:
+            for _ in pool.map(lambda path: to(from_at(path), from_at(other / path.relative_to(below))), paths):
+                pass
+
     def shown(self, path: Path) -> str:
         """As PartStore."""
         return self.copies.shown(path)
@@ -193,14 +213,14 @@ class S3Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(target)
 
-    def _owners(self, *, stale: bool) -> list[S3Location]:
+    def _owners(self, *, stale: bool) -> list[tuple[S3Location, bytes]]:
         """The objects that tell of builds: those of builds that are over without having said so, or the others."""
         paths = [path for path in self.copies.list(self.folder / STAGING) if path.name == OWNER_FILE]
         found = []
         for at in map(self.copies.location, paths):
             owner = self._read_if_there(at)
             if owner is not None and _is_stale(owner) == stale:
-                found.append(at)
+                found.append((at, owner))
         return found
 
 

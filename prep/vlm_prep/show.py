@@ -73,13 +73,13 @@ class ShownSample:
         }
 
 
-def show_sample(path: str, wanted: str) -> ShownSample:
+def show_sample(path: str, wanted: str, *, copies: ObjectCopies | None = None) -> ShownSample:
     """The sample that ``wanted`` means: a sample_id, or dataset/sample_id.
 
     Raises ConfigError where ``path`` has no such sample, with what comes near, or several; DataError for an index that
     is not whole.
     """
-    files = find_index(path)
+    files = find_index(path, copies=copies)
     row = _find_row(path, files, wanted)
     folder = Path(row.pop("filename")).parent
     part = next(one for one in files.parts if one.folder == folder)

@@ -5,8 +5,9 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_catalogs import json_text
@@ -22,21 +23,48 @@ SAYS_ELSE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A command that is, or may be, at work in a home of parts."""
+
+    name: str
+    """Of its staging folder."""
+    is_alone: bool
+    """Does it take parts away, so that nothing else may be at work beside it?"""
+
+
 @contextmanager
-def staging_folder(root: Path) -> Iterator[Path]:
-    """A new folder under ``root/.staging`` that is removed at the end; what dead builds left there is removed first."""
+def staging_folder(root: Path, *, alone: bool = False, shown: str = "") -> Iterator[Path]:
+    """A new folder under ``root/.staging`` that is removed at the end; what dead builds left there is removed first.
+
+    Raises DataError as ``refuse_company``, which gets ``alone``, and StorageError. ``shown``: ``root`` for people.
+    """
     remove_stale(root / STAGING)
     folder = root / STAGING / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
-        owner = {"pid": os.getpid(), "host": socket.gethostname()}
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), **({"alone": True} if alone else {})}
         (folder / OWNER_FILE).write_text(json_text.dumps(owner))
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise StorageError(f"{root}: cannot write here: {error.strerror}") from error
     try:
+        refuse_company(shown or str(root), live_owners(root), folder.name, alone=alone)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_company(place: str, owners: Iterable[Owner], ours: str, *, alone: bool) -> None:
+    """Raise DataError where others are at work and one of them, or ``ours``, must be alone.
+
+    Each has said that it is there before it looks, so of two that start at once one at least is refused.
+    """
+    others = [owner for owner in owners if owner.name != ours and (alone or owner.is_alone)]
+    if others:
+        names = ", ".join(owner.name for owner in others)
+        what = "a prune or a repair" if any(owner.is_alone for owner in others) else "a build"
+        raise DataError(f"{place}: {what} is at work here ({names}); nothing was changed, try again when it is done")
 
 
 def remove_stale(staging: Path) -> None:
@@ -46,10 +74,26 @@ def remove_stale(staging: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def live_owners(root: Path) -> list[str]:
-    """The names of the staging folders of builds that are, or may be, at work under ``root``."""
+def live_owners(root: Path) -> list[Owner]:
+    """What is, or may be, at work under ``root``."""
     staging = root / STAGING
-    return sorted(folder.name for folder in (staging.iterdir() if staging.is_dir() else ()) if not _is_stale(folder))
+    folders = sorted(folder for folder in (staging.iterdir() if staging.is_dir() else ()) if not _is_stale(folder))
+    return [Owner(folder.name, is_alone=_is_alone(folder)) for folder in folders]
+
+
+def _is_alone(folder: Path) -> bool:
+    try:
+        return wants_to_be_alone((folder / OWNER_FILE).read_bytes())
+    except OSError:
+        return False  # it says so before it looks for others
+
+
+def wants_to_be_alone(owner: bytes) -> bool:
+    """Does an owner file say so?"""
+    try:
+        return json_text.loads(owner).get("alone") is True
+    except (ValueError, AttributeError):
+        return False
 
 
 def _is_stale(folder: Path) -> bool:

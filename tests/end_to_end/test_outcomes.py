@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,16 @@ from tests.object_server import ObjectServer
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.cli import main
 from vlm_prep.estimate import PROBED_SAMPLES
-from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 PAGE = Path(__file__).parents[2] / "docs" / "outcomes.md"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny("qwen3_vl", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    found = ObjectServer(tmp_path_factory.mktemp("store"))
-    found.start()
-    found.client().create_bucket(Bucket="there")
-    yield found
-    found.stop()
+def server(server: ObjectServer) -> ObjectServer:
+    """With the bucket that some inputs name."""
+    server.client().create_bucket(Bucket="there")
+    return server
 
 
 def rows_of(version: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from tests.object_server import ACCESS_KEY, SECRET_KEY, ObjectServer
 from vlm_catalogs.config import load_config
 from vlm_catalogs.hashing import content_hash, file_hash
 from vlm_prep.cli import main
-from vlm_prep.prune import LoosePart, delete_parts, find_loose_parts, open_shards
+from vlm_prep.prune import LoosePart, delete_parts, find_loose_parts
 from vlm_prep.stores import stores_of
 from vlm_train.cli import main as train
-from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data"
 SOURCES = "sources"
@@ -44,22 +42,6 @@ shards = "{place}/shards"
 s3_cache = "{folder}/s3_cache"
 num_workers = 1
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    found = ObjectServer(tmp_path_factory.mktemp("store"))
-    found.start()
-    found.fill(SOURCES, DEMO / "i4")
-    yield found
-    found.stop()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny("qwen3_vl", folder)
-    return folder
 
 
 def write_toml(folder: Path, model: Path, credentials: str, *, place: str, more: str = "") -> Path:
@@ -124,6 +106,18 @@ def test_a_build_from_s3_to_s3_stores_what_a_local_build_writes(
     assert "convert: 3 parts, all cached" in err and "measure: 3 parts, all cached" in err
     assert "mix: s3://built/mixes/small/" in out
     assert stored(server, "built") == tree
+
+
+def without_own_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people who have no settings for boto3."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "EC2_METADATA_DISABLED": "true",
+        "SHARED_CREDENTIALS_FILE": "none",
+        "CONFIG_FILE": "none",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
 
 
 def use_own_chain(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,25 +188,49 @@ def test_a_mix_in_s3_is_asked_shown_verified_and_exported(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """By its TOML, or by its address with a file of credentials, or with those of boto3's own chain."""
     monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "ENDPOINT_URL": server.url,
-        "ACCESS_KEY_ID": ACCESS_KEY,
-        "SECRET_ACCESS_KEY": SECRET_KEY,
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    without_own_chain(monkeypatch)
+    secret = ["--credentials", server.credentials(tmp_path / "planted.secret")]
     question = "select count(*) as n, min(folder) as folder from samples join parts using (part)"
     for path in (str(built), "s3://built/mixes/small", "s3://built/shards", "s3://built/shards/demo_video"):
+        given = [] if path == str(built) else secret
         capfd.readouterr()
-        assert main(["sql", path, question, "--format", "json"]) == 0
+        assert main(["sql", path, question, "--format", "json", *given]) == 0
         (row,) = json.loads(capfd.readouterr().out)
         assert row["n"] in (68, 14) and row["folder"].startswith("s3://built/shards/demo_")
-        assert main(["verify", path]) == 0
+        assert main(["verify", path, *given]) == 0
     assert not list((tmp_path / "s3_cache").glob("verify-*"))
     assert main(["export", str(built), str(tmp_path / "exported"), "--format", "jsonl"]) == 0
     assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "exported").glob("*.jsonl")) == 68
     assert not list(tmp_path.rglob("*.mds"))
+    place, prune = "s3://built/mixes/small", ["prune", "s3://built/shards", "--mixes", "s3://built/mixes"]
+    commands = [
+        ["audit", place],
+        ["diff", place, place],
+        ["export", place, str(tmp_path / "again"), "--format", "webdataset"],
+        ["report", place, "--output", str(tmp_path / "report.html")],
+        ["show", place, sample_of(place, secret, capfd)],
+        prune,
+    ]
+    for command in commands:
+        capfd.readouterr()
+        assert main([*command, *secret]) == 0, capfd.readouterr().err
+        assert main([*command, "--credentials", "none.secret"]) == 2
+        said = "".join(capfd.readouterr())
+        assert "none.secret: credentials cannot be read" in said
+        assert SECRET_KEY not in said and ACCESS_KEY not in said
+    assert main(prune) == 2
+    assert "no complete credentials were found (boto3's own credential chain)" in capfd.readouterr().err
+    use_own_chain(server, monkeypatch)
+    assert main(prune) == 0
+
+
+def sample_of(place: str, secret: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """The id of one of its samples."""
+    capfd.readouterr()
+    assert main(["sql", place, "select min(sample_id) as id from samples", "--format", "json", *secret]) == 0
+    return str(json.loads(capfd.readouterr().out)[0]["id"])
 
 
 def keys(server: ObjectServer, pattern: str) -> list[str]:
@@ -262,22 +280,19 @@ def test_a_build_of_days_on_another_machine_is_not_taken_for_dead(built: Path) -
         assert store.live_owners() == []
         (staging / "facts").write_text("of a part")
         store.publish_file(staging / "facts", store.folder / "facts")
-        assert store.live_owners() == [staging.name]
+        assert [owner.name for owner in store.live_owners()] == [staging.name]
     store.delete(store.folder / "facts")
 
 
-def test_prune_in_s3_leaves_what_a_mix_pins_by_now(
-    server: ObjectServer, built: Path, tree: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    use_own_chain(server, monkeypatch)
+def test_prune_in_s3_leaves_what_a_mix_pins_by_now(server: ObjectServer, built: Path, tree: dict[str, str]) -> None:
     (record,) = keys(server, r"shards/demo_photos/.*/part\.json")
     layout, _, pinned = record.removesuffix("/part.json").rpartition("/parts/")
     server.client().put_object(Bucket="built", Key=f"{layout}/parts/loose/part.json", Body=b"{}")
-    store, mixes = open_shards("s3://built/shards"), ["s3://built/mixes"]
-    (loose,) = find_loose_parts(store, mixes)
+    stores, mixes = stores_of(load_config(built)), ["s3://built/mixes"]
+    store, copies = stores.shards, stores.copies
+    (loose,) = find_loose_parts(store, mixes, copies=copies)
     listed_before = LoosePart(dataset=loose.dataset, layout=loose.layout, name=pinned, bytes=1)
-    assert delete_parts(store, [listed_before, loose], mixes) == [loose]
+    assert delete_parts(store, [listed_before, loose], mixes, copies=copies) == [loose]
     assert stored(server, "built") == tree
 
 
@@ -285,9 +300,7 @@ def test_credentials_of_the_toml_reach_held_out_sets_and_benchmarks_in_s3(
     built: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    without_own_chain(monkeypatch)
     shutil.copytree(local.parent / "out", "out")
     toml = Path("small.toml")
     asked = '[mix.select]\nheld_out = ["s3://built/shards/demo_video"]\n[mix.audit]\nbenchmarks = ["s3://built/mixes/small"]\n'

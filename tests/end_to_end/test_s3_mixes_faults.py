@@ -6,34 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.test_s3_mixes import SOURCES, stored, use_own_chain, write_toml
+from tests.end_to_end.test_s3_mixes import stored, use_own_chain, write_toml
 from tests.object_server import ACCESS_KEY, SECRET_KEY, FaultyProxy, ObjectServer
 
 from vlm_prep.cli import main
-from vlm_train.make_tiny import make_tiny
 
 DEMO = Path(__file__).parents[1] / "demo_data"
 pytestmark = pytest.mark.slow  # a minute and a half; the quick tests of S3 hold the same store
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    found = ObjectServer(tmp_path_factory.mktemp("store"))
-    found.start()
-    found.fill(SOURCES, DEMO / "i4")
-    yield found
-    found.stop()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny("qwen3_vl", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ from tests.object_server import ACCESS_KEY, SECRET_KEY, FaultyProxy, ObjectServe
 
 from vlm_catalogs.hashing import file_hash
 from vlm_prep.cli import main
-from vlm_train.make_tiny import make_tiny
 
 TESTS = Path(__file__).parents[1]
-BUCKET = "i4-data"
+BUCKET = "sources"
 TOML = """
 [custom]
 use_i4 = true
@@ -35,22 +33,6 @@ root = "{folder}/mixes"
 shards = "{folder}/shards"
 num_workers = 2
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    found = ObjectServer(tmp_path_factory.mktemp("store"))
-    found.start()
-    found.fill(BUCKET, TESTS / "demo_data" / "i4")
-    yield found
-    found.stop()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny("qwen3_vl", folder)
-    return folder
 
 
 def write_toml(folder: Path, model: Path, credentials: str, *, bucket: str = BUCKET, more: str = "") -> Path:

@@ -11,16 +11,7 @@ from typing import Any
 
 import pytest
 
-from vlm_train.make_tiny import make_tiny
-
 TESTS = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_tiny("qwen3_vl", folder)
-    return folder
 
 
 @pytest.fixture

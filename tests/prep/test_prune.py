@@ -13,6 +13,7 @@ import pytest
 from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.manifest import current_mix
+from vlm_catalogs.mix_place import copies_of
 from vlm_prep.build import build_mix
 from vlm_prep.part_store import LocalStore
 from vlm_prep.prune import delete_parts, find_loose_parts
@@ -23,6 +24,7 @@ from vlm_prep.verify import verify
 COMMAND = Path(sys.executable).parent / "vlm-prep"
 SHARDS, MIXES = Path("shards"), Path("mixes")
 HERE = LocalStore(SHARDS)
+COPIES = copies_of(None)
 
 
 def files() -> set[Path]:
@@ -52,17 +54,17 @@ def drop_old_mixes() -> None:
 
 
 def test_a_part_of_an_older_version_of_a_mix_stays(grown: tuple[Path, Path]) -> None:
-    assert find_loose_parts(HERE, [str(MIXES)]) == []
+    assert find_loose_parts(HERE, [str(MIXES)], copies=COPIES) == []
     drop_old_mixes()
-    assert [part.folder for part in find_loose_parts(HERE, [str(MIXES)])] == [grown[0]]
+    assert [part.folder for part in find_loose_parts(HERE, [str(MIXES)], copies=COPIES)] == [grown[0]]
 
 
 def test_listing_deletes_nothing_and_delete_deletes_just_that(grown: tuple[Path, Path]) -> None:
     drop_old_mixes()
     before = files()
-    parts = find_loose_parts(HERE, [str(MIXES)])
+    parts = find_loose_parts(HERE, [str(MIXES)], copies=COPIES)
     assert files() == before
-    delete_parts(HERE, parts, [str(MIXES)])
+    delete_parts(HERE, parts, [str(MIXES)], copies=COPIES)
     gone = before - files()
     assert {path.parts[-2] if path.suffix == ".mds" else path.parts[-3] for path in gone} >= {grown[0].name}
     assert {path for path in gone if "sources" not in path.parts} == {p for p in before if grown[0] in p.parents}
@@ -75,9 +77,9 @@ def test_the_view_goes_back_to_a_version_that_is_left(grown: tuple[Path, Path]) 
     for version in (current_mix(MIXES / "mix"),):
         shutil.rmtree(version)
     (MIXES / "mix" / "current.json").unlink()
-    parts = find_loose_parts(HERE, [str(MIXES)])
+    parts = find_loose_parts(HERE, [str(MIXES)], copies=COPIES)
     assert [part.folder for part in parts] == [grown[1]]
-    assert delete_parts(HERE, parts, [str(MIXES)]) == parts
+    assert delete_parts(HERE, parts, [str(MIXES)], copies=COPIES) == parts
     assert verify("shards", num_workers=1).findings == ()
     assert json.loads((grown[0].parents[1] / "index.json").read_text())["shards"][0]["samples"] == 1
 
@@ -87,8 +89,8 @@ def test_mixes_of_several_folders_count(built: Path) -> None:
     for version in MIXES.glob("mix/*"):
         shutil.rmtree(version) if version.is_dir() else version.unlink()
     with pytest.raises(ConfigError, match="mixes: no mix here"):
-        find_loose_parts(HERE, [str(MIXES)])
-    assert find_loose_parts(HERE, ["elsewhere"]) == []
+        find_loose_parts(HERE, [str(MIXES)], copies=COPIES)
+    assert find_loose_parts(HERE, ["elsewhere"], copies=COPIES) == []
 
 
 @pytest.mark.parametrize("content", ["{", None])
@@ -107,25 +109,25 @@ def test_a_manifest_that_cannot_be_read_stops_it(built: Path, content: str | Non
 @pytest.mark.parametrize(("shards", "mixes"), [("nowhere", "mixes"), ("shards/demo_photos", "mixes"), ("shards", "no")])
 def test_a_wrong_folder_is_a_config_error(built: Path, shards: str, mixes: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(mixes if mixes == "no" else shards)):
-        find_loose_parts(LocalStore(Path(shards)), [mixes])
+        find_loose_parts(LocalStore(Path(shards)), [mixes], copies=COPIES)
 
 
 def test_nothing_is_deleted_while_a_build_is_at_work(grown: tuple[Path, Path]) -> None:
     drop_old_mixes()
     before = files()
     with staging_folder(SHARDS), pytest.raises(DataError, match="a build is at work here"):
-        delete_parts(HERE, find_loose_parts(HERE, [str(MIXES)]), [str(MIXES)])
+        delete_parts(HERE, find_loose_parts(HERE, [str(MIXES)], copies=COPIES), [str(MIXES)], copies=COPIES)
     assert files() == before
 
 
 def test_parts_that_a_mix_pins_since_they_were_listed_stay(grown: tuple[Path, Path]) -> None:
     (older,) = (path.parent for path in MIXES.glob("mix/*/manifest.json") if grown[0].name in path.read_text())
     older.rename("not_published_yet")
-    parts = find_loose_parts(HERE, [str(MIXES)])
+    parts = find_loose_parts(HERE, [str(MIXES)], copies=COPIES)
     assert [part.folder for part in parts] == [grown[0]]
     Path("not_published_yet").rename(older)
     before = files()
-    assert delete_parts(HERE, parts, [str(MIXES)]) == []
+    assert delete_parts(HERE, parts, [str(MIXES)], copies=COPIES) == []
     assert files() == before
 
 
@@ -133,11 +135,11 @@ def test_nothing_is_deleted_while_a_mix_is_being_published(
     grown: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop_old_mixes()
-    parts, tried = find_loose_parts(HERE, [str(MIXES)]), []
+    parts, tried = find_loose_parts(HERE, [str(MIXES)], copies=COPIES), []
 
     def publish(*arguments: Any, **more: Any) -> Path:
         with pytest.raises(DataError, match="a build is at work here"):
-            delete_parts(HERE, parts, [str(MIXES)])
+            delete_parts(HERE, parts, [str(MIXES)], copies=COPIES)
         tried.append(parts)
         return publish_mix(*arguments, **more)
 
@@ -157,3 +159,23 @@ def test_the_command_lists_and_deletes(grown: tuple[Path, Path]) -> None:
     assert deleted.stdout == listed.stdout
     assert not grown[0].exists()
     assert grown[1].is_dir()
+
+
+def test_a_build_that_starts_while_parts_are_deleted_is_refused(
+    grown: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_old_mixes()
+    delete, tried = LocalStore.delete_part, []
+
+    def delete_part(store: LocalStore, folder: Path, **more: Any) -> None:
+        with pytest.raises(DataError, match="shards: a prune or a repair is at work here"):
+            build_mix(load_config(Path("mix.toml")))
+        tried.append(folder)
+        delete(store, folder, **more)
+
+    monkeypatch.setattr(LocalStore, "delete_part", delete_part)
+    parts = find_loose_parts(HERE, [str(MIXES)], copies=COPIES)
+    assert delete_parts(HERE, parts, [str(MIXES)], copies=COPIES) == parts
+    assert tried == [grown[0]]
+    build_mix(load_config(Path("mix.toml")))
+    assert verify("mixes/mix", num_workers=1).findings == ()

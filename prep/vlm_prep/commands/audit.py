@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, FINDINGS, WRONG_INPUT, fact, note, result
+from vlm_prep.commands.arguments import add_credentials, add_overrides
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
@@ -26,14 +27,8 @@ def add(commands: "Commands") -> None:
     audit.add_argument(
         "--queries", nargs="+", default=[], metavar="DIR", help="folders of further queries, as [mix.audit] queries"
     )
-    audit.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="section.key=value",
-        help="a setting in the place of the TOML's, where PATH is a CONFIG; may be given more than once",
-    )
+    add_overrides(audit, where=", where PATH is a CONFIG")
+    add_credentials(audit)
     audit.set_defaults(run=run)
 
 
@@ -47,9 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     section = AuditSection() if config is None else config.mix.audit
     section = replace(section, queries=(*section.queries, *arguments.queries))
     from vlm_catalogs.mix_place import copies_of, find_current, mix_root
+    from vlm_prep.verify.targets import copies_for
 
-    path, copies = arguments.path, copies_of(config)
-    if config is not None:
+    path = arguments.path
+    if config is None:
+        copies = copies_for(path, credentials=arguments.credentials)
+    else:
+        copies = copies_of(config, credentials=arguments.credentials)
         path = copies.shown(find_current(mix_root(config, copies), copies))
     from vlm_prep.audit import run_audit, write_audit
     from vlm_prep.audit.shown import broken_text, findings_text, summary

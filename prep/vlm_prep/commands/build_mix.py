@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, WRONG_INPUT, fact, note, result
 from vlm_catalogs.text_table import text_table
+from vlm_prep.commands.arguments import add_overrides
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
@@ -33,14 +34,7 @@ def add(commands: "Commands") -> None:
     )
     build.add_argument("--scratch", metavar="DIR", help="folder for what is needed only meanwhile (default: in shards)")
     build.add_argument("--max-memory", metavar="SIZE", help="such as 8GB; bounds DuckDB and the number of processes")
-    build.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="section.key=value",
-        help="a setting in the place of the TOML's; may be given more than once",
-    )
+    add_overrides(build)
     build.set_defaults(run=run)
 
 

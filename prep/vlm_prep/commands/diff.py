@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, result
+from vlm_prep.commands.arguments import add_credentials
 
 if TYPE_CHECKING:
     from vlm_prep.commands.arguments import Commands
@@ -21,6 +22,7 @@ def add(commands: "Commands") -> None:
     diff.add_argument("mix_a", metavar="MIX_A", help=mix)
     diff.add_argument("mix_b", metavar="MIX_B", help="the same; what it has and MIX_A has not, has entered")
     diff.add_argument("--json", action="store_true", help="for machines")
+    add_credentials(diff)
     diff.set_defaults(run=run)
 
 
@@ -30,6 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     from vlm_prep.diff import diff_mixes
     from vlm_prep.diff_text import diff_text
 
-    found = diff_mixes(arguments.mix_a, arguments.mix_b)
+    found = diff_mixes(arguments.mix_a, arguments.mix_b, credentials=arguments.credentials)
     result(json_text.dumps_indented(found.as_json()).rstrip() if arguments.json else diff_text(found))
     return DONE

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, result
-from vlm_prep.commands.arguments import count
+from vlm_prep.commands.arguments import add_credentials, count
 
 if TYPE_CHECKING:
     from vlm_prep.commands.arguments import Commands
@@ -24,6 +24,7 @@ def add(commands: "Commands") -> None:
     report.add_argument("--samples", type=count, metavar="N", help="samples to look through (default: 2,000)")
     report.add_argument("--thumbnails", type=count, metavar="N", help="media with a small picture (default: 300)")
     report.add_argument("--max-mb", type=count, metavar="N", help="size of samples and thumbnails (default: 14)")
+    add_credentials(report)
     report.set_defaults(run=run)
 
 
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = PageLimits(**{name: number for name, number in asked.items() if number is not None})
     if arguments.max_mb is not None:
         limits = limits.of_bytes(arguments.max_mb * 1_000_000)
-    written = write_report(arguments.mix, target=arguments.output, limits=limits)
-    result(copies_for(arguments.mix).shown(written))
+    copies = copies_for(arguments.mix, credentials=arguments.credentials)
+    written = write_report(arguments.mix, target=arguments.output, limits=limits, copies=copies)
+    result(copies.shown(written))
     return DONE

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, fact, result
+from vlm_prep.commands.arguments import add_credentials
 
 if TYPE_CHECKING:
     from vlm_prep.commands.arguments import Commands
@@ -22,6 +23,7 @@ def add(commands: "Commands") -> None:
     show.add_argument("sample", metavar="ID", help="a sample_id, or dataset/sample_id")
     show.add_argument("--json", action="store_true", help="for machines")
     show.add_argument("--media", type=Path, metavar="DIR", help="write the sample's media files there as well")
+    add_credentials(show)
     show.set_defaults(run=run)
 
 
@@ -30,8 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     from vlm_catalogs import json_text
     from vlm_prep.show import show_sample, write_media
     from vlm_prep.show_text import shown_text
+    from vlm_prep.verify.targets import copies_for
 
-    shown = show_sample(arguments.path, arguments.sample)
+    copies = copies_for(arguments.path, credentials=arguments.credentials)
+    shown = show_sample(arguments.path, arguments.sample, copies=copies)
     written = write_media(shown, arguments.media) if arguments.media is not None else []
     result(json_text.dumps_indented(shown.as_json()).rstrip() if arguments.json else shown_text(shown))
     for path in written:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, result
 from vlm_catalogs.errors import ConfigError
+from vlm_prep.commands.arguments import add_credentials
 
 if TYPE_CHECKING:
     from vlm_prep.commands.arguments import Commands
@@ -29,6 +30,7 @@ def add(commands: "Commands") -> None:
     sql.add_argument("--output", type=Path, metavar="FILE", help="where the answer goes (default: stdout)")
     sql.add_argument("--schema", action="store_true", help="list the views and their columns instead")
     sql.add_argument("--create-db", type=Path, metavar="FILE", help="write a DuckDB file with the same views instead")
+    add_credentials(sql)
     sql.set_defaults(run=run)
 
 
@@ -36,15 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     """The exit code."""
     _check_arguments(arguments)
     from vlm_prep.ask import answer_text, ask_index, create_database, describe_index, write_parquet
+    from vlm_prep.verify.targets import copies_for
 
+    copies = copies_for(arguments.path, credentials=arguments.credentials)
     if arguments.schema:
-        result(describe_index(arguments.path))
+        result(describe_index(arguments.path, copies=copies))
         return DONE
     if arguments.create_db is not None:
-        create_database(arguments.path, arguments.create_db)
+        create_database(arguments.path, arguments.create_db, copies=copies)
         result(str(arguments.create_db))
         return DONE
-    rows = ask_index(arguments.path, _query(arguments.query))
+    rows = ask_index(arguments.path, _query(arguments.query), copies=copies)
     if arguments.format == "parquet":
         write_parquet(rows, arguments.output)
     elif arguments.output is not None:

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from vlm_catalogs.console import DONE, FINDINGS, result
-from vlm_prep.commands.arguments import count
+from vlm_prep.commands.arguments import add_credentials, count
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
@@ -28,6 +28,7 @@ def add(commands: "Commands") -> None:
     )
     verify.add_argument("--json", action="store_true", help="findings for machines, on stdout")
     verify.add_argument("--num-workers", type=count, default=0, metavar="N", help="processes (default: every core)")
+    add_credentials(verify)
     verify.set_defaults(run=run)
 
 
@@ -37,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     from vlm_prep.verify import verify
 
     config = _sources_config(arguments)
-    verified = verify(arguments.path, num_workers=arguments.num_workers)
+    verified = verify(arguments.path, num_workers=arguments.num_workers, credentials=arguments.credentials)
     if arguments.repair and config is not None:
         from vlm_prep.verify.repair import repair_mix
 
         if repair_mix(config, verified.findings, num_workers=arguments.num_workers):
-            verified = verify(arguments.path, num_workers=arguments.num_workers)
+            verified = verify(arguments.path, num_workers=arguments.num_workers, credentials=arguments.credentials)
     findings = verified.findings
     if arguments.sources and config is not None:
         from vlm_prep.verify.sources import check_sources
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _sources_config(arguments: argparse.Namespace) -> "Config | None":
     """The TOML that names the sources, where they are read. Raises ConfigError for another kind of PATH."""
+    import json
     from pathlib import Path
 
     from vlm_catalogs.config import load_config
@@ -71,4 +73,7 @@ def _sources_config(arguments: argparse.Namespace) -> "Config | None":
         raise ConfigError(
             f"{arguments.path}: --repair and --sources read the sources again; give the TOML that names them as PATH"
         )
-    return load_config(Path(arguments.path))
+    given = arguments.credentials
+    return load_config(
+        Path(arguments.path), overrides=[f"mix.s3_credentials_path={json.dumps(given)}"] if given else []
+    )

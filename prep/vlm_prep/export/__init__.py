@@ -14,6 +14,7 @@ from vlm_catalogs.hashing import content_hash, file_hash
 from vlm_catalogs.layout import part_folder, shard_name
 from vlm_catalogs.manifest import Manifest, MixDataset, read_manifest
 from vlm_catalogs.mix_place import bring_parts, layout_folder, pinned_parts
+from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.sample import Sample
 from vlm_catalogs.shard_reader import ShardReader
 from vlm_prep.export.jsonl import write_jsonl
@@ -25,12 +26,12 @@ WRITERS = {"jsonl": write_jsonl, "webdataset": write_webdataset}
 META_FILE = "meta.json"
 
 
-def export_mix(path: str, folder: Path, *, file_format: str) -> int:
+def export_mix(path: str, folder: Path, *, file_format: str, copies: ObjectCopies | None = None) -> int:
     """How many samples now stand in ``folder``, which must not exist or be empty; it appears whole or not at all.
 
     Raises ConfigError for a wrong path or a folder in use, DataError for a mix that is damaged, StorageError.
     """
-    target = find_target(path)
+    target = find_target(path, copies=copies)
     mix = target.mix
     if mix is None:
         raise ConfigError(f"{path}: converted sources; name a mix, since a mix says which samples are selected")

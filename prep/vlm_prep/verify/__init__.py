@@ -32,9 +32,11 @@ class Verified:
     findings: tuple[Finding, ...]
 
 
-def verify(path: str, *, num_workers: int = 0) -> Verified:
-    """Every fault under ``path``. Raises ConfigError for a wrong path and StorageError when the storage fails."""
-    with fresh_target(path) as target:
+def verify(path: str, *, num_workers: int = 0, credentials: str | None = None) -> Verified:
+    """Every fault under ``path``; ``credentials`` as in ``copies_for``.
+
+    Raises ConfigError for a wrong path and StorageError when the storage fails."""
+    with fresh_target(path, credentials=credentials) as target:
         if target.mix is None:
             tasks = [task for layout in target.layouts for task in _layout_tasks(layout, target.copies)]
             verified = _finish(tasks, target.layouts, num_workers)

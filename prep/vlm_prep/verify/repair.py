@@ -1,6 +1,5 @@
 """Broken parts of a mix made again from their sources; what would not come out as it was is named, and left alone."""
 
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +7,20 @@ from pathlib import Path
 
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact, note
-from vlm_catalogs.errors import ConfigError, DataError
+from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
-from vlm_catalogs.manifest import Manifest, PinnedPart, current_mix, read_manifest
-from vlm_catalogs.object_store import is_s3
+from vlm_catalogs.manifest import Manifest, PinnedPart, read_manifest
+from vlm_catalogs.mix_place import find_current, layout_folder, local_path, mix_root
 from vlm_prep.build_plan import plan_build
 from vlm_prep.convert import ConvertTask, convert_task, stage_part
 from vlm_prep.lengths import MeasureTask, lengths_name, measure, profile_of, render_settings, renderer_for
+from vlm_prep.part_store import PartStore
 from vlm_prep.parts import PlannedPart
 from vlm_prep.raw_sample import Limits
 from vlm_prep.source_files import publish_source
 from vlm_prep.source_plan import SourcePlan, read_parts
-from vlm_prep.staging import live_owners, publish_folder, staging_folder, writing
+from vlm_prep.stores import Stores, stores_of
 from vlm_prep.verify.findings import EXTRA, Finding
 from vlm_prep.verify.parts import ADDED_LATER
 from vlm_prep.workers import num_processes, run_tasks
@@ -55,28 +55,21 @@ def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int 
 
     Raises DataError, replacing nothing, when a source is not what it was or gives other bytes.
     """
-    if is_s3(config.mix.shards):
-        raise ConfigError(
-            f"{config.where('mix.shards')}: --repair does not work on shards in S3: delete the objects of the broken "
-            "parts there, part.json first, and run build-mix, which converts them from the sources as they are now; "
-            "unlike --repair it does not compare them with what the mix pinned"
-        )
-    shards = Path(config.mix.shards)
-    if owners := live_owners(shards):
-        raise DataError(f"{shards}: a build is at work here ({', '.join(owners)}); try again when it is done")
-    mix = current_mix(Path(config.mix.root) / config.mix_name)
-    broken = list(_broken_parts(mix, read_manifest(mix), findings))
+    stores = stores_of(config)
+    store, copies = stores.shards, stores.copies
+    mix = find_current(mix_root(config, copies), copies)
+    broken = list(_broken_parts(mix, read_manifest(mix), findings, stores))
     if not broken:
         return 0
-    plans = {plan.source.name: plan for plan in plan_build(config).sources}
-    planned = [(one, plans.get(one.dataset), _planned_part(one, plans.get(one.dataset))) for one in broken]
     limits = Limits.from_settings(config.mix)
-    with staging_folder(shards) as staging:
+    with store.staging(alone=True) as staging:
+        plans = {plan.source.name: plan for plan in plan_build(config, refresh=True).sources}
+        planned = [(one, plans.get(one.dataset), _planned_part(one, plans.get(one.dataset), store)) for one in broken]
         tasks = [
             RepairTask(
                 broken=one,
                 convert=convert_task(plan, part, limits=limits, staging=staging),
-                away=shards / BROKEN / f"{one.dataset}-{one.pin.name}-{uuid.uuid4().hex[:8]}",
+                away=store.folder / BROKEN / f"{one.dataset}-{one.pin.name}-{uuid.uuid4().hex[:8]}",
             )
             for one, plan, part in planned
             if plan is not None
@@ -89,31 +82,34 @@ def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int 
         for plan in (plans[name] for name in dict.fromkeys(one.dataset for one in broken)):
             if not plan.missing:
                 publish_source(plan, read_parts(plan), staging=staging)
-    fact(f"repair: {len(broken)} parts made again; what was broken lies in {shards / BROKEN}")
+    fact(f"repair: {len(broken)} parts made again; what was broken lies in {store.shown(store.folder / BROKEN)}")
     return len(broken)
 
 
-def _broken_parts(mix: Path, manifest: Manifest, findings: Sequence[Finding]) -> Iterator[BrokenPart]:
-    faults = [Path(finding.path) for finding in findings if finding.problem != EXTRA]
+def _broken_parts(mix: Path, manifest: Manifest, findings: Sequence[Finding], stores: Stores) -> Iterator[BrokenPart]:
+    copies, store = stores.copies, stores.shards
+    faults = [local_path(finding.path, copies) for finding in findings if finding.problem != EXTRA]
     for dataset in manifest.datasets:
         for pin in dataset.parts:
-            folder = part_folder((mix / dataset.shards).resolve(), pin.name)
+            folder = part_folder(layout_folder(mix, dataset, copies), pin.name)
             inside = [path for path in faults if path.is_relative_to(folder)]
             if inside:
-                added = [path for name in ADDED_LATER for path in sorted((folder / name).glob("*"))]
+                store.bring([folder / PART_FILE], below=folder)
+                added = [path for name in ADDED_LATER for path in store.bring_matching("*", below=folder / name)]
                 sound = tuple(path for path in added if path not in inside)
                 yield BrokenPart(dataset=dataset.name, folder=folder, pin=pin, sound=sound)
 
 
-def _planned_part(broken: BrokenPart, plan: SourcePlan | None) -> PlannedPart:
+def _planned_part(broken: BrokenPart, plan: SourcePlan | None, store: PartStore) -> PlannedPart:
     """The part of today's sources with this name. Raises DataError, saying what changed, when there is none."""
+    folder = store.shown(broken.folder)
     if plan is None:
-        raise DataError(f"{broken.folder}: the TOML names no source {broken.dataset!r} any more; it cannot be repaired")
+        raise DataError(f"{folder}: the TOML names no source {broken.dataset!r} any more; it cannot be repaired")
     found = next((part for part in plan.parts if part.name == broken.pin.name), None)
     if found is not None and part_folder(plan.layout, found.name).resolve() == broken.folder.resolve():
         return found
     raise DataError(
-        f"{broken.folder}: cannot be made again, {_what_changed(broken, plan)}\n"
+        f"{folder}: cannot be made again, {_what_changed(broken, plan)}\n"
         "put the source back as it was, or build again: build-mix converts it as it is now"
     )
 
@@ -143,23 +139,15 @@ def _input_change(recorded: Mapping[str, object], now: Mapping[str, tuple[int, s
 
 def remake_part(task: RepairTask) -> None:
     """Convert a part again and put it in the broken one's place. Raises DataError when it comes out otherwise."""
-    staged = stage_part(task.convert)
+    staged, store = stage_part(task.convert), task.convert.store
     if file_hash(staged / PART_FILE) != task.broken.pin.part_json_xxh3_128:
         raise DataError(
-            f"{task.broken.folder}: converted again, it is not what the mix pins: {_differences(task.broken, staged)}; "
-            "nothing was replaced. Was it written by another version of vlm-prep, or have media beside it changed? "
-            "To take it as it is now, move its folder away and build again: that makes a new version of the mix"
+            f"{store.shown(task.broken.folder)}: converted again, it is not what the mix pins: "
+            f"{_differences(task.broken, staged)}; nothing was replaced. Was it written by another version of "
+            "vlm-prep, or have media beside it changed? To take it as it is now, move its folder away (in S3: delete "
+            "its objects, part.json first) and build again: that makes a new version of the mix"
         )
-    for path in task.broken.sound:
-        with writing(staged / path.parent.name):
-            (staged / path.parent.name).mkdir(exist_ok=True)
-            shutil.copy2(path, staged / path.parent.name / path.name)
-    folder = task.broken.folder
-    with writing(task.away):
-        if folder.exists():
-            task.away.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(task.away)
-    publish_folder(staged, folder, marker=PART_FILE)
+    store.replace_part(staged, task.broken.folder, away=task.away, sound=task.broken.sound)
 
 
 def _differences(broken: BrokenPart, staged: Path) -> str:
@@ -184,7 +172,9 @@ def _old_record(broken: BrokenPart) -> PartRecord | None:
 
 def _measure_again(config: Config, broken: BrokenPart, plan: SourcePlan, staging: Path) -> None:
     """The lengths that the mix pins, where the broken part had no sound ones."""
-    if (broken.folder / broken.pin.lengths).is_file():
+    lengths = broken.folder / broken.pin.lengths
+    plan.store.bring([lengths], below=broken.folder)
+    if lengths.is_file():
         return
     model, settings = config.policy.model_name_or_path, render_settings(config, profile_of(plan.source))
     fingerprint = renderer_for(model, settings).fingerprint

@@ -18,9 +18,9 @@ READ_SUFFIXES = (".json", ".parquet", ".mds")
 
 
 @contextmanager
-def fresh_target(path: str) -> Iterator[Target]:
+def fresh_target(path: str, *, credentials: str | None = None) -> Iterator[Target]:
     """What ``path`` is; copies of what lies in S3 are made anew, in a folder that goes at the end: none is trusted."""
-    copies = copies_for(path)
+    copies = copies_for(path, credentials=credentials)
     fresh = replace(copies, folder=copies.folder / f"verify-{uuid.uuid4().hex}")
     try:
         yield find_target(path, copies=fresh)

@@ -12,6 +12,9 @@ from vlm_catalogs.object_store import is_s3, parse_s3
 
 EXPECTED = "expected a mix (mixes/<name> or a version in it), a shards folder (whole, or one dataset's), or a TOML"
 PARTS = "parts"
+RUN_FILE = "fingerprint.json"
+RUN_CONFIG = "config.toml"
+"""In the folder of a run."""
 DEPTHS = (0, 1, 2)
 """How deep under a layout's, a dataset's or a shards folder its parts lie."""
 
@@ -39,11 +42,15 @@ def find_target(path: str, *, copies: ObjectCopies | None = None) -> Target:
     return _target_in_store(path, copies) if is_s3(path) else _local_target(path, copies)
 
 
-def copies_for(path: str) -> ObjectCopies:
-    """Copies with the credentials of a TOML; for other paths with boto3's own."""
+def copies_for(path: str, *, credentials: str | None = None) -> ObjectCopies:
+    """Copies with the credentials of a TOML or a run; for other paths with boto3's own.
+
+    ``credentials``: a file of them in their place. Raises ConfigError.
+    """
     from vlm_catalogs.config import load_config
 
-    return copies_of(load_config(Path(path)) if _is_toml(path) else None)
+    settings = Path(path) / RUN_CONFIG if (Path(path) / RUN_FILE).is_file() else Path(path)
+    return copies_of(load_config(settings) if _is_toml(str(settings)) else None, credentials=credentials)
 
 
 def find_layouts(folder: Path) -> tuple[Path, ...]:
