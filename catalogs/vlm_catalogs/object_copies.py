@@ -4,16 +4,17 @@ A copy holds nothing but content, and is compared with the store before it is tr
 else by the listing's size and ETag. So no record of it can go stale, and any number of processes may share the folder.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
+from vlm_catalogs.leftovers import remove_leftovers, temporary_name
 from vlm_catalogs.object_store import ObjectStore, S3Location, StoredObject, md5_of
 
 COPIES_AT_ONCE = 16
@@ -88,17 +89,19 @@ class ObjectCopies:
         if not self.has_place_for(path):
             yield path
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".fetched-", dir=self.folder) as scratch:
-            copy = Path(scratch) / path.name
-            self.fetch(self.location(path), copy)
-            yield copy
+        remove_leftovers(self.folder)
+        scratch = self.folder / temporary_name("fetched")
+        try:
+            self.fetch(self.location(path), scratch / path.name)
+            yield scratch / path.name
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def fetch(self, at: S3Location, path: Path) -> None:
         """Copy an object to ``path``. Raises DataError or StorageError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.objects.download(at, path)
+            self.objects.download(at, path, partials=self.folder)
         except OSError as error:
             raise StorageError(f"{path}: {at} cannot be copied here: {error.strerror}") from error
 

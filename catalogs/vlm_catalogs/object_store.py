@@ -7,7 +7,6 @@ secret.
 
 import hashlib
 import os
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
+from vlm_catalogs.leftovers import temporary_name
 
 SCHEME = "s3://"
 ATTEMPTS = 15
@@ -108,9 +108,12 @@ class ObjectStore:
         """The bytes [begin, end) block by block, ``end`` None: to the last. Raises as ``read``."""
         return self._pieces(at, begin, end, None)
 
-    def download(self, at: S3Location, path: Path, *, etag: str | None = None) -> None:
-        """Write the object to ``path``, by rename. Raises as ``read``, and OSError for the disk."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    def download(self, at: S3Location, path: Path, *, etag: str | None = None, partials: Path | None = None) -> None:
+        """Write the object to ``path``, by rename. Raises as ``read``, and OSError for the disk.
+
+        ``partials``: where it stands until it is whole, under a name that ``remove_leftovers`` knows (beside ``path``).
+        """
+        partial = (partials or path.parent) / temporary_name("part")
         try:
             with partial.open("wb") as file:
                 for piece in self._pieces(at, 0, None, etag):

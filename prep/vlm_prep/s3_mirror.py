@@ -13,6 +13,7 @@ from pathlib import Path
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.hashing import joined_hash
+from vlm_catalogs.leftovers import remove_leftovers
 from vlm_catalogs.object_store import ObjectStore, S3Location, StoredObject, is_s3, parse_s3
 from vlm_catalogs.source import FileSource, Source
 from vlm_prep.s3_inputs import objects_below
@@ -123,6 +124,7 @@ def _copy(mirror: _Mirror) -> None:
     """Bring the copy up to date."""
     with writing(mirror.files):
         mirror.files.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(mirror.files.parent)
     copied, missing = mirror.copied(), mirror.missing()
     for key in copied.keys() - mirror.wanted.keys():
         (mirror.files / key).unlink(missing_ok=True)
@@ -132,7 +134,8 @@ def _copy(mirror: _Mirror) -> None:
         path = mirror.files / key
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            mirror.store.download(mirror.folder / key, path, etag=missing[key].etag)
+            at = mirror.folder / key
+            mirror.store.download(at, path, etag=missing[key].etag, partials=mirror.files.parent)
         return key
 
     with ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="mirror") as pool:

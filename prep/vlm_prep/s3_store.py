@@ -18,6 +18,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import DELETE_OBJECTS, PART_FILE, PartRecord, part_folder
+from vlm_catalogs.leftovers import STALE_SECONDS, remove_leftovers
 from vlm_catalogs.manifest import MANIFEST_FILE
 from vlm_catalogs.object_copies import ObjectCopies, is_same
 from vlm_catalogs.object_store import S3Location
@@ -25,7 +26,6 @@ from vlm_prep.staging import (
     OWNER_FILE,
     SAYS_ELSE,
     STAGING,
-    STALE_SECONDS,
     Owner,
     is_dead_here,
     refuse_company,
@@ -78,6 +78,7 @@ class S3Store:
         """As PartStore; an object beside the parts tells other machines of it."""
         for at, _ in self._owners(stale=True):
             self.copies.objects.delete(at)
+        remove_leftovers(self.copies.folder)
         with staging_folder(self.folder, alone=alone, shown=self.shown(self.folder)) as folder:
             at = self._tell_of(folder)
             try:

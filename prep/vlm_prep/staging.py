@@ -13,10 +13,10 @@ from pathlib import Path
 from vlm_catalogs import json_text
 from vlm_catalogs.durable import sync_file, sync_folder
 from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.leftovers import STALE_SECONDS, is_alive
 
 STAGING = ".staging"
 OWNER_FILE = "owner.json"
-STALE_SECONDS = 24 * 3600
 SAYS_ELSE = (
     "says something else than this build of the same inputs; was it written by another version? "
     "Move the folder away and build again"
@@ -113,19 +113,9 @@ def is_dead_here(owner: bytes) -> bool | None:
     """Is the process that an owner file names dead? None for one of another host, or where it names none."""
     try:
         fields = json_text.loads(owner)
-        return not _is_alive(int(fields["pid"])) if fields["host"] == socket.gethostname() else None
+        return not is_alive(int(fields["pid"])) if fields["host"] == socket.gethostname() else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def test_a_mix_in_s3_is_asked_shown_verified_and_exported(
         (row,) = json.loads(capfd.readouterr().out)
         assert row["n"] in (68, 14) and row["folder"].startswith("s3://built/shards/demo_")
         assert main(["verify", path, *given]) == 0
-    assert not list((tmp_path / "s3_cache").glob("verify-*"))
+    assert not list((tmp_path / "s3_cache").glob(".verify-*"))
     assert main(["export", str(built), str(tmp_path / "exported"), "--format", "jsonl"]) == 0
     assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "exported").glob("*.jsonl")) == 68
     assert not list(tmp_path.rglob("*.mds"))

@@ -1,6 +1,11 @@
 """``verify --repair`` of shards in a real object store: parts come back to the byte, or what changed is named."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +130,24 @@ def test_a_failing_store_does_not_keep_a_part_from_being_repaired(server: Object
         proxy.close()
     assert proxy.num_faults >= 2
     assert in_use(server) == before
+
+
+@pytest.mark.slow
+def test_what_a_killed_verification_copied_is_removed_by_the_next(server: ObjectServer, toml: Path) -> None:
+    proxy, cache = FaultyProxy(server.port, fault="slow", pause=0.5), toml.parent / "s3_cache"
+    try:
+        server.credentials(toml.parent / "planted.secret", url=proxy.url)
+        command = [sys.executable, "-m", "vlm_prep.cli", "verify", str(toml), "--num-workers", "1"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, process_group=0)
+        deadline = time.monotonic() + 120
+        while not list(cache.glob(".verify-*/.part-*")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finally:
+        server.credentials(toml.parent / "planted.secret")
+        proxy.close()
+    assert list(cache.glob(".verify-*"))
+    assert main(["verify", str(toml), "--num-workers", "1"]) == 0
+    assert not list(cache.glob(".verify-*")) and not list(cache.rglob(".part-*"))

@@ -1,13 +1,13 @@
 """What lies in S3, read anew for verification: records first, then all of it, part by part, as the disk allows."""
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from vlm_catalogs.layout import PART_FILE
+from vlm_catalogs.leftovers import remove_leftovers, temporary_name
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.staging import refuse_full_disk
 from vlm_prep.verify.findings import Finding
@@ -21,7 +21,8 @@ READ_SUFFIXES = (".json", ".parquet", ".mds")
 def fresh_target(path: str, *, credentials: str | None = None) -> Iterator[Target]:
     """What ``path`` is; copies of what lies in S3 are made anew, in a folder that goes at the end: none is trusted."""
     copies = copies_for(path, credentials=credentials)
-    fresh = replace(copies, folder=copies.folder / f"verify-{uuid.uuid4().hex}")
+    fresh = replace(copies, folder=copies.folder / temporary_name("verify"))
+    remove_leftovers(copies.folder)
     try:
         yield find_target(path, copies=fresh)
     finally:
