@@ -148,7 +148,7 @@ def bench_rows(folder: Path, row_tokens: int) -> None:
 
 
 def take(trainer: Trainer, batches: Sequence[Batch]) -> None:
-    trainer.take_step(batches, step=1)
+    trainer.take_step(batches).result()
 
 
 def _padding(batches: Sequence[Batch]) -> float:

@@ -24,6 +24,7 @@ from vlm_train.models.family import Batch, EncodedSample
 from vlm_train.planned_rows import PlannedRow
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.step_metrics import dataset_metrics
+from vlm_train.step_result import dataset_sums, sample_losses
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 STEPS_PER_ROUND = STEPS_PER_WRITE = 10
@@ -42,24 +43,25 @@ def bench(folder: Path, scratch: Path) -> None:
     rows = packed_rows(samples_of(1024, ROWS, family.placeholder_ids[0]), 1024)
     batches = [family.collate([row]) for row in rows]
     planned = [_planned(one, row, position) for row, some in enumerate(rows) for position, one in enumerate(some)]
+    names = sorted({sample.dataset for row in rows for sample in row})
     trainer = trainer_of(folder, family)
     log = SampleLossLog(scratch, attempt=1, steps_per_write=STEPS_PER_WRITE)
 
     def kept() -> None:
-        samples = trainer.take_step(batches, step=1).samples
-        dataset_metrics(samples)
-        log.add(0, planned, samples)
+        outcome = trainer.take_step(batches, datasets=names).result()
+        dataset_metrics(outcome.datasets)
+        log.add(0, planned, outcome.samples)
 
     def one_sum() -> None:
         with _OneSum():
-            trainer.take_step([_nameless(batch) for batch in batches], step=1)
+            trainer.take_step([_nameless(batch) for batch in batches]).result()
 
     def alone() -> None:
         for batch in batches:
             loop.sample_sums(torch.ones(len(batch.targets_N)), batch.samples_N, num_samples=len(batch.sample_ids))
-        losses = loop.sample_losses(batches, [1.0] * len(planned))
-        dataset_metrics(losses)
-        log.add(0, planned, losses)
+        sums_S = torch.ones(len(planned), dtype=torch.float64)
+        dataset_sums(batches, sums_S, datasets=names)
+        log.add(0, planned, sample_losses(batches, sums_S.tolist()))
 
     seconds = _cpu_seconds({"kept": kept, "one sum": one_sum, "alone": alone})
     medians = {name: statistics.median(times) for name, times in seconds.items()}

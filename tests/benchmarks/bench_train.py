@@ -317,15 +317,14 @@ def bench_bare_loop(scratch: Path, model: Path) -> None:
         write_samples(data, 4096)
     toml = write_toml(scratch / "bare", data, model, length=4096, packing=True, rows=2)
     build_mix(toml)
-    with _ready_run(toml) as (ours, steps, lines, reports):
+    with _ready_run(toml) as (ours, steps, reader, watch):
         bare = _bare_step(ours, steps[0])
         costs, cpu_costs, seconds = [], [], []
         for number in range(BARE_ROUNDS + 1):
             began, cpu_began = time.perf_counter(), time.process_time()
             bare()
             middle, cpu_middle = time.perf_counter(), time.process_time()
-            taken = run.take_step(ours, iter(steps[:1]), lines)
-            reports.show(taken[0])
+            reader.add(run.take_step(ours, iter(steps[:1]), watch))
             ended, cpu_ended = time.perf_counter(), time.process_time()
             if number:
                 cpu_costs.append((cpu_ended - cpu_middle) / (cpu_middle - cpu_began) - 1)
@@ -364,7 +363,8 @@ def _ready_run(toml: Path) -> Iterator[Any]:
     reports = run.open_reports(config, held.output_dir, total_steps=10**6)
     log = SampleLossLog(held.output_dir, attempt=1, steps_per_write=10)
     with closing(held.store), redirect_stderr(StringIO()), reports as shown, log as lines:
-        yield held, captured["steps"], lines, shown
+        watch = run.RankWatch(held.output_dir, held.ranks, stuck_after_seconds=0)
+        yield held, captured["steps"], run.StepReader(held, shown, lines, watch, attempt=1), watch
 
 
 def _bare_step(held: Any, step: Any) -> Callable[[], None]:

@@ -8,8 +8,8 @@ import pytest
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
-from vlm_train.explain import spike_steps
 from vlm_train.make_tiny import make_tiny
+from vlm_train.spikes import spike_steps
 
 TOML = """
 [train]

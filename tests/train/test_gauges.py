@@ -34,12 +34,12 @@ def test_without_a_known_peak_nothing_is_shown_and_it_is_said(
     make_tiny("qwen3_vl", tmp_path / "model")
     asked = config(tmp_path, f"policy.model_name_or_path='{tmp_path / 'model'}'", "logging.report_mfu=true")
     family = load_family_of(asked)
-    metrics = open_gauges(asked, family, ALONE).metrics([], seconds=1.0)
+    metrics = open_gauges(asked, family, ALONE).metrics(0.0, seconds=1.0)
     assert set(metrics) == {"train/peak_memory_bytes"} and 50e6 < metrics["train/peak_memory_bytes"] <= peak_memory()
     assert "nobody has said how fast cpu is, so no MFU is shown; set [logging] peak_tflops" in capsys.readouterr().err
     model = f"policy.model_name_or_path='{tmp_path / 'model'}'"
     given = config(tmp_path, model, "logging.report_mfu=true", "logging.peak_tflops=1")
-    assert open_gauges(given, family, ALONE).metrics([], seconds=1.0)["train/mfu"] == 0.0
+    assert open_gauges(given, family, ALONE).metrics(0.0, seconds=1.0)["train/mfu"] == 0.0
     assert capsys.readouterr().err == ""
 
 

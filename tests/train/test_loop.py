@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vlm_catalogs.errors import DataError
-from vlm_train.loop import Precision, StepResult, Trainer, seed_step
+from vlm_train.guard import Verdict
+from vlm_train.loop import Precision, Trainer, seed_step
 from vlm_train.models.family import Batch, EncodedSample, collate_rows
 from vlm_train.optimizer import OptimizerSettings, build_optimizer
 from vlm_train.shard_parameters import WholeForward
+from vlm_train.step_result import StepResult
 
 VOCABULARY = 11
 FP32 = Precision(master=torch.float32, compute=torch.float32)
@@ -71,15 +74,16 @@ EMPTY = EncodedSample(
 )
 
 
-def trainer(module: nn.Module) -> Trainer:
+def trainer(module: nn.Module, *, impl: Any = "for-loop", spike_mads: float = 0.0) -> Trainer:
     settings = OptimizerSettings(
-        lr={"default": 0.01}, impl="for-loop", weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
+        lr={"default": 0.01}, impl=impl, weight_decay=0.01, betas=(0.9, 0.999), epsilon=1e-6, grad_norm_clip=1.0
     )
     return Trainer(
         WholeForward(module, TextFamily()),
         build_optimizer(module.named_parameters(), settings),
         precision=FP32,
         grad_norm_clip=settings.grad_norm_clip,
+        spike_mads=spike_mads,
     )
 
 
@@ -90,7 +94,7 @@ def try_step(samples: Sequence[EncodedSample], *, mini_batch: int) -> Tried:
         family.collate([[one] for one in samples[begin : begin + mini_batch]])
         for begin in range(0, len(samples), mini_batch)
     ]
-    result = trainer(module).take_step(batches, step=1)
+    result = trainer(module).take_step(batches, datasets=("a", "b", "c")).result()
     gradient = torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None])
     return Tried(result, gradient, torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))
 
@@ -149,26 +153,91 @@ def ids_and_labels(labels: list[int]) -> EncodedSample:
     return EncodedSample(dataset="a", sample_id="1", input_ids_T=labels_T.abs(), labels_T=labels_T, media=())
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_its_samples() -> None:
-    module = TextFamily().load("")
-    family = TextFamily()
+def test_the_totals_of_datasets_are_those_of_their_samples() -> None:
+    result = try_step([*SAMPLES, EMPTY], mini_batch=2).result
+    assert result.datasets.keys() == {"a", "b"}
+    assert sum(one.loss_sum for one in result.datasets.values()) / 38 == pytest.approx(result.loss, rel=1e-12)
+    of_b = result.datasets["b"]
+    assert (of_b.num_samples, of_b.num_tokens, of_b.num_supervised_tokens) == (1, 5, 1)
+    assert of_b.loss_sum == loss_sums(result)["2"]
+
+
+class NoWaiting(TorchFunctionMode):
+    """Fails where Python asks a tensor for its values: on a GPU it would wait for them."""
+
+    WAITS = ("item", "tolist", "numpy", "cpu", "nonzero", "masked_select", "unique", "equal", "allclose")
+    MAGIC = ("__bool__", "__int__", "__float__", "__index__", "__contains__")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        assert name not in (*self.WAITS, *self.MAGIC), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+class NoReading(TorchDispatchMode):
+    """The same below Python: what autograd, optimizers and modules ask for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"), f"{name} waits"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spike_mads", [0.0, 6.0])
+def test_a_step_never_waits_for_the_device(spike_mads: float) -> None:
+    """C9: with the fused optimizer, guard, clipping, moments and all."""
+    one = trainer(TextFamily().load(""), impl="fused", spike_mads=spike_mads)
+    batches = [TextFamily().collate([[each]]) for each in (*SAMPLES, EMPTY)]
+    taken = []
+    for _ in range(2):  # the first step makes the optimizer's state
+        with NoWaiting(), NoReading():
+            taken.append(one.take_step(batches, datasets=("a", "b"), also=(1.0,)))
+    with pytest.raises(AssertionError, match="waits"), NoWaiting(), NoReading():
+        taken[0].result()
+    assert taken[1].result().loss < taken[0].result().loss
+    assert taken[1].result().also == (1.0,)
+
+
+def broken_sample() -> EncodedSample:
     broken = sample(9, length=3, num_supervised=1)
     broken.input_ids_T[:] = 0  # an id that the other samples do not use
-    with torch.no_grad():
-        module[0].weight[0] = math.nan  # type: ignore[index]
-    before = [parameter.detach().clone() for parameter in module.parameters()]
-    with pytest.raises(DataError, match=r"step 7: loss nan.*the loss is not finite for a/9; look at") as stopped:
-        trainer(module).take_step([family.collate([[SAMPLES[0]]]), family.collate([[broken]])], step=7)
-    assert "a/1" not in str(stopped.value)
-    for was, parameter in zip(before, module.parameters(), strict=True):
-        assert torch.equal(was.nan_to_num(7), parameter.detach().nan_to_num(7))
+    return broken
 
 
-def test_a_gradient_that_is_not_finite_stops_too() -> None:
-    module = TextFamily().load("")
-    module[1].bias.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[index]
-    with pytest.raises(DataError, match="all losses are finite; the samples of the step are a/1, a/3"):
-        trainer(module).take_step([TextFamily().collate([[SAMPLES[0]], [SAMPLES[2]], [EMPTY]])], step=1)
+@pytest.mark.parametrize("impl", ["fused", "foreach", "for-loop"])
+def test_a_step_whose_loss_is_not_finite_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been(impl: Any) -> None:
+    family, batch = TextFamily(), TextFamily().collate([[SAMPLES[0]], [SAMPLES[2]]])
+    skipping, plain = (trainer(family.load(""), impl=impl) for _ in range(2))
+    for one in (skipping, plain):
+        with torch.no_grad():
+            one.module[0].weight[0] = math.nan  # type: ignore[index]
+        assert one.take_step([batch]).result().verdict == Verdict.GOOD
+    bad = skipping.take_step([batch, family.collate([[broken_sample()]])]).result()
+    assert bad.verdict == Verdict.LOSS_NOT_FINITE
+    assert {one.sample_id: math.isfinite(one.loss_sum) for one in bad.samples} == {"1": True, "3": True, "9": False}
+    assert everything(skipping) == everything(plain)
+    for one in (skipping, plain):
+        one.take_step([batch]).result()
+    assert everything(skipping) == everything(plain)
+
+
+def test_a_gradient_that_is_not_finite_is_found_though_all_losses_are() -> None:
+    one = trainer(TextFamily().load(""), impl="fused")
+    one.module[1].bias.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[index]
+    before = everything(one)
+    found = one.take_step([TextFamily().collate([[SAMPLES[0]], [EMPTY]])]).result()
+    assert found.verdict == Verdict.GRADIENT_NOT_FINITE
+    assert math.isfinite(found.loss)
+    assert everything(one)["weights"] == before["weights"]
+
+
+def everything(one: Trainer) -> dict[str, Any]:
+    """Weights and the optimizer's state to the bit, as text: NaN differs from itself."""
+    states = [one.optimizer.state[parameter] for group in one.optimizer.param_groups for parameter in group["params"]]
+    return {
+        "weights": str([parameter.tolist() for parameter in one.module.parameters()]),
+        "moments": str([{name: value.tolist() for name, value in state.items()} for state in states]),
+    }
 
 
 def test_what_a_step_draws_follows_seed_and_step_alone() -> None:

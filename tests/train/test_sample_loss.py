@@ -6,9 +6,9 @@ import pytest
 from vlm_catalogs.errors import StorageError
 from vlm_catalogs.tables import SAMPLE_LOSS
 from vlm_train import sample_loss
-from vlm_train.loop import SampleLoss
 from vlm_train.planned_rows import PlannedRow
 from vlm_train.sample_loss import SampleLossLog
+from vlm_train.step_result import SampleLoss
 
 
 def planned(step: int, position: int) -> PlannedRow:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from vlm_catalogs import json_text
-from vlm_train.loop import SampleLoss
 from vlm_train.planned_rows import empty_line
+from vlm_train.step_result import SampleLoss
 from vlm_train.validation import rows_of_rank, summarise
 
 

@@ -51,6 +51,11 @@ class Run:
         """Where the run writes."""
         return self.start.output_dir
 
+    @property
+    def dataset_names(self) -> list[str]:
+        """Every dataset that a step may draw from."""
+        return [dataset.name for dataset in self.datasets]
+
     def state(self, place: Place, *, validation_loss: float | None = None) -> RunState:
         """The state before the step at ``place``."""
         return RunState(
@@ -59,6 +64,7 @@ class Run:
             epoch_step=place.epoch_step,
             fingerprint=self.fingerprint,
             validation_loss=validation_loss,
+            guard=self.trainer.guard.state(),
         )
 
 
@@ -94,6 +100,8 @@ def load_run(
             only_trainable=config.policy.lora is not None,
             ranks=ranks,
         )
+    if start.state is not None:
+        trainer.guard.load(start.state.guard)
     saver = saver_of(
         config, start.output_dir, module=trainer.module, optimizer=trainer.optimizer, ranks=ranks, uploads=uploads
     )

@@ -9,7 +9,7 @@ COMPLETE holds the hash of state.json. No random state is stored: every step see
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class RunState:
     fingerprint: Mapping[str, Any]
     validation_loss: float | None = None
     """Held-out loss of these weights, where it was measured."""
+    guard: Mapping[str, Any] = field(default_factory=dict)
+    """What ``StepGuard.state`` keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

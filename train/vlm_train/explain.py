@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -13,15 +12,13 @@ import pyarrow.parquet as pq
 from vlm_catalogs.config import Config, load_config
 from vlm_catalogs.console import fact, note, result
 from vlm_catalogs.errors import ConfigError, DataError
-from vlm_train.metrics import METRICS_FILE, read_metrics
+from vlm_train.metrics import METRICS_FILE, finite_or_null, read_metrics
 from vlm_train.open_mix import open_version
+from vlm_train.spikes import SPIKE_MADS, spike_steps
 from vlm_train.start import CONFIG_FILE, mix_of_run
 
-WINDOW = 200
-"""A spike is judged by so many steps before it."""
-SPIKE_MADS = 6.0
-FEWEST_BEFORE = 10
-"""With fewer steps before it nothing is called a spike."""
+NUMBERS = ("train/loss", "train/grad_norm")
+"""What metrics.jsonl says as null where it is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +65,7 @@ def explain_run(run: Path, *, step: int | None, spikes: bool, as_json: bool, she
     if sheet is not None:
         _write_sheet(sheet, run, explained)
     if as_json:
-        result(json_text.dumps([asdict(one) for one in explained]))
+        result(json_text.dumps([finite_or_null(asdict(one)) for one in explained]))
         return 0
     if not explained:
         note(f"{len(lines)} steps, none over the running median by {SPIKE_MADS:g} MAD")
@@ -93,22 +90,8 @@ def steps_of_run(run: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{run}: no {METRICS_FILE} in it; is it the output_dir of a run?")
     latest: dict[int, dict[str, Any]] = {}
     for line in sorted(read_metrics(path), key=lambda one: one.get("attempt", 1)):
-        latest[line["step"]] = line
+        latest[line["step"]] = {**line, **{name: math.nan for name in NUMBERS if line.get(name, 0.0) is None}}
     return [latest[step] for step in sorted(latest)]
-
-
-def spike_steps(losses: Sequence[float]) -> list[int]:
-    """The places of losses over the median of up to 200 before them by 6 times their median absolute deviation."""
-    spikes = []
-    for place, loss in enumerate(losses):
-        before = losses[max(0, place - WINDOW) : place]
-        if len(before) < FEWEST_BEFORE:
-            continue
-        middle = median(before)
-        spread = median(abs(one - middle) for one in before)
-        if not math.isfinite(loss) or loss > middle + SPIKE_MADS * spread:
-            spikes.append(place)
-    return spikes
 
 
 def explain_step(run: Path, line: Mapping[str, Any]) -> ExplainedStep:

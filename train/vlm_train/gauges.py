@@ -29,13 +29,16 @@ class Gauges:
     """Operations a second of one device."""
     ranks: Ranks
 
-    def metrics(self, batches: "Sequence[Batch]", *, seconds: float) -> dict[str, float]:
-        """Of a step of all ranks that took ``seconds``; ``batches`` are those of this one. All ranks must call it."""
+    def operations(self, batches: "Sequence[Batch]") -> float:
+        """What the ``batches`` of this rank cost; 0 where nobody asks."""
+        return 0.0 if self.flops is None else self.flops.of(batches)
+
+    def metrics(self, operations: float, *, seconds: float) -> dict[str, float]:
+        """Of a step that took ``seconds``, with the ``operations`` of all ranks."""
         found = {"train/peak_memory_bytes": float(peak_memory())}
         if self.flops is None:
             return found
-        done = sum(self.ranks.gather([self.flops.of(batches)]))
-        return {**found, "train/mfu": done / (seconds * self.peak * self.ranks.size)}
+        return {**found, "train/mfu": operations / (seconds * self.peak * self.ranks.size)}
 
 
 def open_gauges(config: Config, family: "Family", ranks: Ranks) -> Gauges:

@@ -115,8 +115,10 @@ def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[
         grad_norm_clip=settings.grad_norm_clip,
         balance_experts=config.custom.enable_moe_load_balancing_training,
         aux_loss_coeff=config.policy.aux_loss_coeff,
+        spike_mads=config.train.spike_mads,
         experts=experts,
         ranks=ranks,
+        device=choose_device(),
     )
     return trainer, plan
 

@@ -1,31 +1,32 @@
 """One optimizer step: the loss of a whole step, its gradient, the guard, the update.
 
 The loss is the sum over supervised tokens divided by their number in the whole step, so micro-batches weigh by tokens.
-Tensor names carry their shape: B rows, T tokens, D width, N supervised tokens, S samples.
+Nothing in a step waits for the device: numbers are read a step later. Tensor names carry their shape: B rows, T tokens,
+N supervised tokens, S samples.
 """
 
-import math
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import order_key
 from vlm_train.aux_loss import AuxLoss
+from vlm_train.guard import StepGuard, Verdict
 from vlm_train.loss import sample_sums
 from vlm_train.models.expert_parallel import ExpertGroup
 from vlm_train.models.family import Batch
 from vlm_train.moe import RouterWatch
-from vlm_train.optimizer import clip_gradients
+from vlm_train.moment import Moment
+from vlm_train.optimizer import clip_gradients, step_unless
 from vlm_train.ranks import ALONE, Ranks
 from vlm_train.shard_parameters import WholeForward, defer_reduction
+from vlm_train.step_result import PendingStep, SampleLoss, dataset_sums, sample_losses
 from vlm_train.writer import Writer
 
 
@@ -45,37 +46,6 @@ class Precision:
         return torch.autocast(device.type, dtype=self.compute)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleLoss:
-    """What one sample adds to the loss of its step."""
-
-    dataset: str
-    sample_id: str
-    loss_sum: float
-    """Over its supervised tokens; exact when it stands in a packed row too."""
-    num_supervised_tokens: int
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """The numbers of one step."""
-
-    loss: float
-    """Mean over the supervised tokens of the step."""
-    grad_norm: float
-    """Before clipping."""
-    num_supervised_tokens: int
-    num_tokens: int
-    """Without padding and empty rows."""
-    num_padding: int
-    """Padding and empty rows."""
-    aux_loss: float | None
-    """The auxiliary loss of the routers, coefficient included; None where there is none. No part of ``loss``."""
-    samples: tuple[SampleLoss, ...]
-    """Every sample that this rank had in the step, in the order of its rows, empty rows apart."""
-
-
 class Trainer:
     """A module, its family and its optimizer; takes one step at a time."""
 
@@ -88,9 +58,12 @@ class Trainer:
         grad_norm_clip: float,
         balance_experts: bool = False,
         aux_loss_coeff: float = 0.0,
+        spike_mads: float = 0.0,
         experts: ExpertGroup | None = None,
         ranks: Ranks = ALONE,
+        device: torch.device | None = None,
     ) -> None:
+        """``device`` is what computes; None is where the parameters are, which may be offloaded."""
         self.module = whole.module
         self.optimizer = optimizer
         self.routers = RouterWatch(whole.module)
@@ -102,13 +75,22 @@ class Trainer:
         self._experts = experts
         self._ranks = ranks
         self._trained = [parameter for parameter in whole.parameters() if parameter.requires_grad]
-        self._device = self._trained[0].device
+        self._device = device or self._trained[0].device
+        self.guard = StepGuard(self._device, spike_mads=spike_mads)
 
-    def take_step(self, batches: Sequence[Batch], *, step: int) -> StepResult:
+    def take_step(
+        self,
+        batches: Sequence[Batch],
+        *,
+        datasets: Sequence[str] = (),
+        also: Sequence[float] = (),
+        report_routers: bool = False,
+    ) -> PendingStep:
         """Update the weights by one step, of whose micro-batches ``batches`` are those of this rank.
 
-        The numbers of the result are those of all ranks, its samples those of this one. Raises DataError, on every rank
-        and before anything is updated, when the loss or the gradient is not finite.
+        A bad step (see ``guard``) changes nothing, on any rank. Nothing here waits for the device: the numbers come by
+        ``result`` of what is returned, those of each of ``datasets`` among them, the sums of ``also`` over the ranks,
+        and with ``report_routers`` their health since the last report.
         """
         num_supervised = int(self._summed([sum(batch.num_supervised_tokens for batch in batches)])[0])
         self.optimizer.zero_grad(set_to_none=True)
@@ -117,28 +99,27 @@ class Trainer:
         for number, batch in enumerate(batches, start=1):
             defer_reduction(self._whole, more=number < len(batches))
             sums.append(self._add_gradient(batch, num_supervised, chosen, aux))
-        norm = clip_gradients(self._trained, max_norm=self._grad_norm_clip)
-        # All numbers of the step leave the device at once: this is the one place where it is waited for.
-        *losses, aux_loss, grad_norm = torch.cat([*sums, aux, norm.double().reshape(1)]).tolist()
-        samples = sample_losses(batches, losses)
+        norm = clip_gradients(self._trained, max_norm=self._grad_norm_clip).double().to(self._device)
+        sums_S = torch.cat(sums)
         counts = [sum(batch.num_tokens for batch in batches), sum(batch.num_padding for batch in batches)]
-        loss_sum, num_tokens, num_padding, aux_loss = self._summed([sum(losses), *counts, aux_loss])
-        loss = loss_sum / max(1, num_supervised)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            refuse_non_finite(loss, grad_norm, samples=self._ranks.gather(list(samples)), step=step)
-        self.optimizer.step()
-        loads = self.routers.step_loads()
-        if loads is not None:
-            self._ranks.add_up(loads)
-        self.routers.end_step(balance=self._balance)
-        return StepResult(
-            loss=loss,
-            grad_norm=grad_norm,
-            num_supervised_tokens=num_supervised,
-            num_tokens=int(num_tokens),
-            num_padding=int(num_padding),
-            aux_loss=aux_loss if self._aux_coeff else None,
-            samples=samples,
+        of_host = torch.tensor([*counts, *also], dtype=torch.float64).to(self._device, non_blocking=True)
+        of_datasets = dataset_sums(batches, sums_S, datasets=datasets)
+        shared = self._ranks.add_up(torch.cat([sums_S.sum()[None], aux, of_host, of_datasets]))
+        verdict = self.guard.judge(shared[0] / max(1, num_supervised), norm)
+        is_bad = (verdict != Verdict.GOOD).float()
+        step_unless(self.optimizer, is_bad)
+        self._end_step_of_routers(is_bad)
+        ends = [4, 4 + len(also)]
+        return PendingStep(
+            batches,
+            num_supervised=num_supervised,
+            datasets=datasets,
+            has_aux_loss=bool(self._aux_coeff),
+            numbers=torch.cat([verdict.double()[None], norm[None], shared[: ends[0]]]),
+            also=shared[ends[0] : ends[1]],
+            dataset_sums=shared[ends[1] :],
+            sums_S=sums_S,
+            loads=self.routers.take_loads() if report_routers else (),
         )
 
     def measure(self, batches: Iterable[Batch]) -> list[SampleLoss]:
@@ -158,12 +139,20 @@ class Trainer:
         """What writes answers with the weights as they are."""
         return Writer(whole=self._whole, precision=self._precision, experts=self._experts, ranks=self._ranks)
 
+    def now(self) -> Moment:
+        """Where the device is."""
+        return Moment(self._device)
+
+    def _end_step_of_routers(self, is_bad: Tensor) -> None:
+        loads = self.routers.step_loads()
+        if loads is not None:
+            self._ranks.add_up(loads)
+            self.routers.end_step(balance=self._balance, counts=1 - is_bad)
+
     def _losses(self, batch: Batch) -> Tensor:
         """The loss (S,) of each sample of a batch."""
         on_device = batch.to(self._device)
-        self._begin(on_device)
-        with self._precision.context(self._device):
-            losses_N = self._whole(on_device)
+        losses_N = self._forward(on_device, counting=nullcontext())
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 
     def _begin(self, on_device: Batch) -> None:
@@ -180,7 +169,7 @@ class Trainer:
     def _add_gradient(self, batch: Batch, num_supervised: int, chosen: Tensor | None, aux: Tensor) -> Tensor:
         """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up, ``aux`` too."""
         on_device = batch.to(self._device)
-        losses_N = self._forward(on_device)
+        losses_N = self._forward(on_device, counting=self._counting(on_device))
         loss = losses_N.sum() / max(1, num_supervised)
         if self._aux_coeff:
             router = self.routers.routers[0]
@@ -192,18 +181,22 @@ class Trainer:
         torch.autograd.backward(loss)
         return sample_sums(losses_N, on_device.samples_N, num_samples=len(batch.sample_ids))
 
-    def _forward(self, on_device: Batch) -> Tensor:
+    def _forward(self, on_device: Batch, *, counting: AbstractContextManager[object]) -> Tensor:
+        """The loss (N,) of each supervised token, the routers watched by ``counting``."""
         self._begin(on_device)
-        counting = self.routers.counting(on_device.is_real_BT, with_probabilities=bool(self._aux_coeff))
         with self._precision.context(self._device), counting:
             losses_N: Tensor = self._whole(on_device)
         return losses_N
+
+    def _counting(self, on_device: Batch) -> AbstractContextManager[object]:
+        return self.routers.counting(on_device.is_real_BT, with_probabilities=bool(self._aux_coeff))
 
     def _loads_of_step(self, batches: Sequence[Batch]) -> Tensor:
         """Tokens of each expert over the whole step, from forward passes before the one that trains."""
         with torch.no_grad():
             for batch in batches:
-                self._forward(batch.to(self._device))
+                on_device = batch.to(self._device)
+                self._forward(on_device, counting=self._counting(on_device))
         loads_E = self._loads_so_far()
         self.routers.clear_step()
         return loads_E
@@ -211,37 +204,6 @@ class Trainer:
     def _loads_so_far(self) -> Tensor:
         """Tokens of each expert, over layers and ranks, of the passes counted since the last step."""
         return self._ranks.add_up(self.routers.layer_sum())
-
-
-def sample_losses(batches: Sequence[Batch], sums: Sequence[float]) -> tuple[SampleLoss, ...]:
-    """The loss of each sample of the micro-batches beside its name; ``sums`` has one for each, empty rows too."""
-    counts = [torch.bincount(batch.samples_N, minlength=len(batch.sample_ids)).tolist() for batch in batches]
-    named = zip(
-        chain.from_iterable(zip(batch.datasets, batch.sample_ids, batch.lengths, strict=True) for batch in batches),
-        sums,
-        chain.from_iterable(counts),
-        strict=True,
-    )
-    return tuple(
-        SampleLoss(
-            dataset=dataset, sample_id=sample_id, loss_sum=loss_sum, num_supervised_tokens=count, num_tokens=length
-        )
-        for (dataset, sample_id, length), loss_sum, count in named
-        if sample_id
-    )
-
-
-def refuse_non_finite(loss: float, norm: float, *, samples: Sequence[SampleLoss], step: int) -> None:
-    """Raise DataError naming step and samples when a loss or the gradient is not finite."""
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    broken = [sample for sample in samples if not math.isfinite(sample.loss_sum)]
-    names = ", ".join(f"{sample.dataset}/{sample.sample_id}" for sample in broken or samples)
-    whose = "the loss is not finite for" if broken else "all losses are finite; the samples of the step are"
-    raise DataError(
-        f"step {step}: loss {loss}, gradient norm {norm}: stopped before the weights changed; {whose} {names}; "
-        "look at these samples, or lower train.optm_lr"
-    )
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON object a step, flushed line by line; a killed run leaves at most one torn line."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 
 METRICS_FILE = "metrics.jsonl"
+BAD_STEPS_FILE = "bad_steps.jsonl"
 VALIDATION_FILE = "validation.jsonl"
 """A line for each validation; that before the first step has no line in metrics.jsonl."""
 ANSWERS_FILE = "validation_samples.jsonl"
@@ -26,10 +28,12 @@ class MetricsLog:
     def write(self, values: Mapping[str, Any]) -> None:
         """Append one step and hand it to the operating system, so that a kill loses nothing written before.
 
+        Numbers that are not finite, which JSON does not have, become null.
+
         Raises StorageError when the disk does not take it.
         """
         try:
-            self._file.write(json_text.dumps({**values, "attempt": self.attempt}) + "\n")
+            self._file.write(json_text.dumps({**finite_or_null(values), "attempt": self.attempt}) + "\n")
             self._file.flush()
         except OSError as error:
             raise StorageError(
@@ -43,6 +47,15 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def finite_or_null(value: Any) -> Any:
+    """``value`` with None for every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite_or_null(one) for name, one in value.items()}
+    return [finite_or_null(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def open_metrics(output_dir: Path, name: str = METRICS_FILE, *, attempt: int | None = None) -> MetricsLog:

@@ -104,21 +104,24 @@ class RouterWatch:
         return joined
 
     @torch.no_grad()
-    def end_step(self, *, balance: bool) -> None:
-        """Let the counts of this step go into the report and, with ``balance``, into the biases; then begin anew."""
+    def end_step(self, *, balance: bool, counts: Tensor) -> None:
+        """Let the counts of this step go into the report and, with ``balance``, into the biases; then begin anew.
+
+        ``counts`` () is 1, or 0 on the device for a step that is skipped.
+        """
         for router, load, total in zip(self.routers, self._loads, self._since_report, strict=True):
-            total += load
+            total += load * counts
             if balance:
                 bias = getattr(router, BIAS)
-                bias += BIAS_STEP * torch.sign(load.mean() - load)
+                bias += BIAS_STEP * torch.sign(load.mean() - load) * counts
             load.zero_()
 
-    def report(self) -> RouterHealth | None:
-        """The health since the report before; None where nothing was counted."""
-        loads = [load.tolist() for load in self._since_report]
+    def take_loads(self) -> list[Tensor]:
+        """The tokens of each expert (experts,), router by router, since the last call."""
+        taken = [load.clone() for load in self._since_report]
         for load in self._since_report:
             load.zero_()
-        return router_health(loads)
+        return taken
 
     def _hook(self, number: int) -> Any:
         def count(_module: nn.Module, _inputs: Any, outputs: tuple[Tensor, Tensor, Tensor]) -> None:

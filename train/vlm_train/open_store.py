@@ -1,5 +1,6 @@
 """What reads the samples of a run, set up as its TOML says, and what reading cost."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -45,14 +46,18 @@ def num_workers(config: Config) -> int:
     return config.stream.num_workers or config.train.train_policy.dataloader_num_workers
 
 
-def fetch_metrics(store: SampleStore, ranks: Ranks) -> dict[str, float]:
-    """What reading from an object store cost since the last step, over all ranks; nothing where all is local."""
+def reads_since(store: SampleStore) -> tuple[int, ...]:
+    """Samples, those that were waited for, and bytes that this rank read from an object store since the last call.
+
+    Nothing where all is local.
+    """
     mine = store.take_reads()
-    if mine is None:
+    return () if mine is None else (mine.num_samples, mine.num_waited, mine.num_bytes)
+
+
+def fetch_metrics(reads: Sequence[float]) -> dict[str, float]:
+    """What reading from an object store cost: the sums of ``reads_since`` over the ranks."""
+    if not reads:
         return {}
-    reads = ranks.gather([mine])
-    samples = sum(one.num_samples for one in reads)
-    return {
-        "data/fetched_bytes": sum(one.num_bytes for one in reads),
-        "data/cache_hit_share": 1 - sum(one.num_waited for one in reads) / max(1, samples),
-    }
+    num_samples, num_waited, num_bytes = reads
+    return {"data/fetched_bytes": int(num_bytes), "data/cache_hit_share": 1 - num_waited / max(1, num_samples)}

@@ -87,6 +87,18 @@ def set_lr(optimizer: Optimizer, factor: float) -> float:
     return float(max(group["lr"] for group in optimizer.param_groups))
 
 
+def step_unless(optimizer: Optimizer, is_bad: Tensor) -> None:
+    """Take the optimizer's step where ``is_bad`` () in fp32 is 0; 1 leaves weights, moments and step counts alone.
+
+    The fused optimizer looks at it on the device, as at the flag of a loss scaler; the others have to wait for it.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not is_bad.item():
+        optimizer.step()
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], *, max_norm: float) -> Tensor:
     """The norm of the gradient before clipping; a ``max_norm`` of 0 measures only."""
     trained = by_mesh(parameter for parameter in parameters if parameter.grad is not None)

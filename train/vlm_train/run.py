@@ -14,12 +14,14 @@ from vlm_train.loggers import missing_loggers
 from vlm_train.models.pretrained import hush_progress_bars
 from vlm_train.open_mix import datasets_to_draw, open_mix
 from vlm_train.open_store import open_store
+from vlm_train.rank_watch import RankWatch
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 from vlm_train.run_checkpoints import save_is_due, save_run, unused_settings
 from vlm_train.run_plan import plan_run
-from vlm_train.run_steps import is_past_end, measure_held_out, steps_of_run, take_step
+from vlm_train.run_steps import is_past_end, measure_held_out, steps_of_run, take_step, validation_is_due
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.start import decide_start, refuse_private_folder, rows_of_run, run_fingerprint, write_run_files
+from vlm_train.step_reader import StepReader
 from vlm_train.step_reports import open_reports
 from vlm_train.step_stream import Place
 from vlm_train.stop_request import StopRequest
@@ -92,33 +94,36 @@ def _train(run: Run, stop: StopRequest) -> int:
     config, state = run.config, run.start.state
     next_place = Place() if state is None else Place(step=state.step, epoch=state.epoch, epoch_step=state.epoch_step)
     reports = open_reports(config, run.output_dir, total_steps=run.plan.total_steps)
-    is_whole, validation_loss = False, None
+    is_whole = False
     with (
+        RankWatch(run.output_dir, run.ranks, stuck_after_seconds=config.train.stuck_after_seconds) as watch,
         reports if run.ranks.is_first else nullcontext() as shown,
-        _sample_losses(run, attempt=run.ranks.largest(shown.attempt if shown else 0)) as lines,
+        _sample_losses(run, attempt=(attempt := run.ranks.largest(shown.attempt if shown else 0))) as lines,
         closing(steps_of_run(run, next_place)) as steps,
+        StepReader(run, shown, lines, watch, attempt=attempt) as reader,
     ):
         if config.validation.val_before_train and next_place.step == 0:
-            before = measure_held_out(run, next_place)
+            before = measure_held_out(run, next_place, watch)
             if shown is not None:
                 shown.show_validation(before.metrics, step=0)
                 shown.show_answers(before.answers, step=0)
         while not (is_whole := is_past_end(run, next_place)) and not _all_stop(run, stop):
-            taken = take_step(run, steps, lines)
+            taken = take_step(run, steps, watch)
             if taken is None:  # epochs of their own lengths came to fewer steps than the first promised
                 is_whole = True
                 break
-            metrics, next_place = taken
-            held_out = measure_held_out(run, next_place)
-            validation_loss = held_out.metrics.get("validation/loss")
-            if shown is not None:
-                shown.show({**metrics, **held_out.metrics})
-                shown.show_answers(held_out.answers, step=next_place.step)
+            watch.at(f"reading the numbers of the step before {taken.place.step + 1}")
+            reader.add(taken)
+            next_place = taken.place.next()
+            if validation_is_due(run, next_place) or save_is_due(config, next_place):
+                watch.at(f"reading step {next_place.step}")
+                reader.read()
             if save_is_due(config, next_place):
-                save_run(run, next_place, validation_loss=validation_loss)
+                watch.at(f"saving step {next_place.step}")
+                save_run(run, next_place, validation_loss=reader.validation_loss)
     if stop.signal is not None and not is_whole:
-        return end_stopped(run, next_place, stop, validation_loss=validation_loss)
-    return end_whole(run, next_place, validation_loss=validation_loss)
+        return end_stopped(run, next_place, stop, validation_loss=reader.validation_loss)
+    return end_whole(run, next_place, validation_loss=reader.validation_loss)
 
 
 def _all_stop(run: Run, stop: StopRequest) -> bool:

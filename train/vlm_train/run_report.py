@@ -14,7 +14,7 @@ from vlm_catalogs.errors import ConfigError, StorageError, UserError
 from vlm_catalogs.page import page_html
 from vlm_train.explain import ExplainedSample, explain_step, steps_of_run
 from vlm_train.explain_sheet import contents, rows_of_step, spelled
-from vlm_train.metrics import VALIDATION_FILE, read_metrics
+from vlm_train.metrics import BAD_STEPS_FILE, VALIDATION_FILE, read_metrics
 from vlm_train.open_mix import OpenMix, open_version
 from vlm_train.open_store import open_for_few
 from vlm_train.report_numbers import bad_steps, curves, dataset_rows, run_facts, validation_curves
@@ -23,7 +23,6 @@ from vlm_train.start import CONFIG_FILE, mix_of_run
 from vlm_train.worst_samples import WorstSample, worst_samples
 
 REPORT_FILE = "report.html"
-BAD_STEPS_FILE = "bad_steps.jsonl"
 
 
 def report_run(run: Path, *, target: Path | None, num_samples: int) -> int:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs.errors import StorageError
 from vlm_catalogs.tables import SAMPLE_LOSS
-from vlm_train.loop import SampleLoss
 from vlm_train.planned_rows import PlannedRow
+from vlm_train.step_result import SampleLoss
 
 FOLDER = "sample_loss"
 ROWS_PER_PART = 32_768

@@ -65,9 +65,13 @@ class SampleStore:
 
     def lineage(self, row: PlannedRow) -> str:
         """Where the sample of ``row`` came from."""
-        origin = next((one for one in self._same_shard(row) if one["sample_id"] == row.sample_id), None)
-        came_from = f"{origin['source_uri']} {origin['member'] or ''}".strip() if origin else "a source unknown"
-        return f"sample {row.name} came from {came_from}"
+        source, member = self.origin(row)
+        return f"sample {row.name} came from {f'{source} {member}'.strip() if source else 'a source unknown'}"
+
+    def origin(self, row: PlannedRow) -> tuple[str, str]:
+        """The tar or file that the sample of ``row`` came from, and the member in it; empty where that is unknown."""
+        found = next((one for one in self._same_shard(row) if one["sample_id"] == row.sample_id), None)
+        return (found["source_uri"] or "", found["member"] or "") if found else ("", "")
 
     def plan(self, table: pa.Table, *, epoch: int, first_step: int) -> None:
         """What of an epoch table is read next, from ``first_step`` on. Raises as ``RemoteShards.plan``."""

@@ -4,7 +4,7 @@ Batches are cut before they are dealt to ranks, so that the numbers are the same
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -16,13 +16,14 @@ from vlm_catalogs.hashing import order_key
 from vlm_catalogs.render import Renderer
 from vlm_train.answers import Answer, answer_sample
 from vlm_train.draws import DatasetToDraw
-from vlm_train.loop import SampleLoss, Trainer
+from vlm_train.loop import Trainer
 from vlm_train.models.family import Batch, Family
 from vlm_train.open_mix import OpenMix, held_out_datasets
 from vlm_train.open_store import num_workers
 from vlm_train.planned_rows import PlannedRow, empty_line
 from vlm_train.ranks import Ranks
 from vlm_train.sample_store import SampleStore
+from vlm_train.step_result import SampleLoss
 from vlm_train.stream import EncodedRow, RowEncoder, made_in_order, steps_of
 from vlm_train.writer import Sampling
 
@@ -81,16 +82,20 @@ class Validation:
     to_answer: tuple[PlannedRow, ...]
     sampling: Sampling
 
-    def measure(self) -> ValidationLoss:
-        """The loss with the weights as they are. All ranks must call it."""
+    def measure(self, at: Callable[[str], None]) -> ValidationLoss:
+        """The loss with the weights as they are; ``at`` is told of each batch. All ranks must call it."""
         problems: list[str] = []
-        losses = self.trainer.measure(self._batches(problems))
+        losses = self.trainer.measure(_told(self._batches(problems), at))
         return summarise(self.ranks.gather(losses), undecodable=self.ranks.gather(problems))
 
-    def answers(self) -> tuple[Answer, ...]:
-        """What the model answers to ``to_answer``, with the weights as they are. All ranks must call it."""
+    def answers(self, at: Callable[[str], None]) -> tuple[Answer, ...]:
+        """What the model answers to ``to_answer``, with the weights as they are; ``at`` is told of each.
+
+        All ranks must call it.
+        """
         mine = []
         for first in range(0, len(self.to_answer), self.ranks.size):
+            at(f"answers from number {first + 1} on")
             number = first + self.ranks.rank
             # A rank without a sample of its own answers one all the same: forward passes are common to all.
             answer = self._answer(self.to_answer[number % len(self.to_answer)])
@@ -120,6 +125,12 @@ class Validation:
     def _made(self, rows: list[EncodedRow]) -> tuple[Batch, list[str]]:
         batch = self.family.collate([row.samples for row in rows])
         return batch, [problem for row in rows for problem in row.problems]
+
+
+def _told(batches: Iterator[Batch], at: Callable[[str], None]) -> Iterator[Batch]:
+    for number, batch in enumerate(batches, start=1):
+        at(f"batch {number} of the held-out samples")
+        yield batch
 
 
 def open_validation(

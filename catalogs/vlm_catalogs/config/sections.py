@@ -154,6 +154,20 @@ class TrainSection:
     """Compile the model on CUDA."""
     seed: Count | None = None
     """Seed of everything random in the loop; None is 0."""
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    """What happens where a loss or a gradient is not finite, or a loss is a spike: ``stop`` ends the run, ``skip``
+    goes on with the next step. Neither changes the weights, and both tell of the samples in bad_steps.jsonl."""
+    spike_mads: NonNegative = 0.0
+    """A loss over the median of the 200 before it by so many times their median absolute deviation is a spike; 0 looks
+    for none. ``vlm-train explain --spikes`` uses 6."""
+    max_skipped_steps: Count = 20
+    """Steps that ``on_bad_step = "skip"`` skips in a run before it stops."""
+    max_skipped_in_a_row: Count = 3
+    """Steps that it skips one after another before the run stops."""
+    stuck_after_seconds: NonNegative = 1800.0
+    """A rank that is at one thing (waiting for the rows of a step, the step itself, a save) for so long ends the run:
+    the rank that is behind is named, stacks are written to ``<output_dir>/ranks``, the exit code is 75. 0 waits
+    forever. No limit holds while the model loads and while it is exported."""
     deterministic: bool = False
     """Use only kernels that give the same bits each time."""
     sequence_packing: bool = False

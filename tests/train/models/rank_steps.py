@@ -79,9 +79,9 @@ def take_steps(folder: Path, samples: Sequence[EncodedSample], way: Way, ranks: 
     ranks = ranks or ranks_of(config)
     trainer, _ = load_trainer(config, family, ranks)
     found = []
-    for number, step in enumerate(way.steps, start=1):
+    for step in way.steps:
         batches = [family.collate([[samples[one] for one in row] for row in batch]) for batch in step[ranks.rank]]
-        result = trainer.take_step(batches, step=number)
+        result = trainer.take_step(batches).result()
         gradient = {name: _whole(parameter.grad) for name, parameter in trainer.module.named_parameters()}
         losses = {one.sample_id: one.loss_sum for one in result.samples}
         found.append(Found(result.loss, result.grad_norm, result.aux_loss, gradient, losses))
