@@ -23,8 +23,15 @@ class I4Source:
     """``[custom] s3_credentials_path``; None: boto3's own chain."""
     subsample: dict[str, float] = field(default_factory=dict)
     """Split -> fraction, from ``subsample_config``."""
+    is_held_out: bool = False
+    """True for a source of validation alone, of weight 0: its split is ``val``, and no sample of it is trained on."""
     origin: str
     """Where it was named, such as ``catalogs/i4_data_utils.py:12``."""
+
+    @property
+    def split(self) -> str:
+        """Which of its wdinfos is read."""
+        return "val" if self.is_held_out else "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,8 @@ class FileSource:
     """For a path or media root in S3; None: boto3's own chain."""
     columns: dict[str, str] = field(default_factory=dict)
     """``messages``, ``images``, ... -> the key or column that holds it in this source."""
+    is_held_out: bool = False
+    """True for a source of validation alone, of weight 0: no sample of it is trained on."""
     origin: str
 
 

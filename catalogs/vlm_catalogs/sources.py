@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlm_catalogs.config.sections import Config, MixSource
+from vlm_catalogs.config.sections import Config
 from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.held_out_sources import held_out_sources
 from vlm_catalogs.i4_catalog import I4Datasets, read_i4_datasets
-from vlm_catalogs.json_catalog import is_json_catalog
+from vlm_catalogs.named_dataset import read_named
 from vlm_catalogs.source import FileSource, Source
-from vlm_catalogs.toml_catalog import FileDatasets, expand_sources, read_catalog
+from vlm_catalogs.toml_catalog import FileDatasets, expand_sources
 
 DATASET_KEY = "train.train_policy.dataset.name"
 NOTHING_NAMED = (
@@ -33,7 +34,8 @@ class ResolvedSources:
 def resolve_sources(config: Config) -> ResolvedSources:
     """The datasets that a TOML names: i4 sources if it says so, else its dataset; [[mix.source]] tables beside either.
 
-    Weights are relative numbers above 0: catalogues are normalised, a dataset reached twice has its weights added.
+    After them stand those of validation alone, of weight 0. All other weights are relative numbers above 0: catalogues
+    are normalised, a dataset reached twice has its weights added.
     Raises ConfigError with all problems that were found together.
     """
     main, beside = _read_all(
@@ -46,7 +48,10 @@ def resolve_sources(config: Config) -> ResolvedSources:
     if not math.isfinite(sum(source.weight for source in sources)):
         raise ConfigError(f"{config.path}: the weights are too large to be added up; scale them down")
     catalog_path = main.catalog_path if isinstance(main, I4Datasets) else None
-    return ResolvedSources(sources=sources, notes=(*main.notes, *beside.notes, *merged), catalog_path=catalog_path)
+    notes = (*main.notes, *beside.notes, *merged)
+    return ResolvedSources(
+        sources=(*sources, *held_out_sources(config, sources)), notes=notes, catalog_path=catalog_path
+    )
 
 
 def _read_all(*readers: Callable[[], I4Datasets | FileDatasets]) -> list[I4Datasets | FileDatasets]:
@@ -74,26 +79,7 @@ def names_of_dataset(config: Config) -> tuple[str, ...]:
 
 def _read_dataset(config: Config) -> FileDatasets:
     """The dataset of [train.train_policy]: a file, a folder or a catalogue; nothing when none is named."""
-    name = config.train.train_policy.dataset.name
-    if not name:
-        return FileDatasets(sources=())
-    where = config.where(DATASET_KEY)
-    path = Path(name)
-    if not path.exists():
-        raise ConfigError(
-            f"{where}: {DATASET_KEY}: no file or folder {name!r}; datasets of a hub are not built yet: download it and "
-            "name the folder (a relative path starts from the working directory)"
-        )
-    if (path.suffix == ".toml" and path.is_file()) or is_json_catalog(path):
-        return read_catalog(path, named_by=where)
-    entry = MixSource(name=_name_of(path), path=name, line=config.lines.get(DATASET_KEY, 0))
-    return expand_sources([entry], str(config.path))
-
-
-def _name_of(path: Path) -> str:
-    """A dataset is called like its folder or its file."""
-    place = path.resolve()
-    return place.stem if place.is_file() else place.name
+    return read_named(config, DATASET_KEY, config.train.train_policy.dataset.name)
 
 
 def _merge(sources: Iterable[Source]) -> tuple[tuple[Source, ...], list[str]]:

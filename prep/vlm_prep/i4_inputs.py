@@ -16,9 +16,6 @@ from vlm_prep.content_ids import file_content_id
 from vlm_prep.parts import PartInput, PlannedPart, cut_tars, plan_part
 from vlm_prep.s3_inputs import objects_below
 
-SPLIT = "train"
-
-
 Place = Path | S3Location
 """Where something of a bucket lies: in a local mirror, or in the bucket itself."""
 
@@ -68,8 +65,8 @@ def plan_i4(
 
 
 def read_wdinfo(source: I4Source) -> Wdinfo:
-    """The wdinfo of a source's train split. Raises ConfigError or DataError."""
-    path = _place(source, source.wdinfo[SPLIT])
+    """The wdinfo of a source's split. Raises ConfigError or DataError."""
+    path = _place(source, source.wdinfo[source.split])
     try:
         fields = json_text.loads(_wdinfo_bytes(source, path))
         entries = tuple(_flat(fields["data_list"]))

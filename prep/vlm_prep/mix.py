@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from vlm_catalogs import json_text
@@ -19,6 +20,9 @@ from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.lengths import lengths_name, profile_of
 from vlm_prep.shares import DatasetDraws, Selected, dataset_draws
 from vlm_prep.source_plan import SourcePlan
+
+NO_DRAWS = DatasetDraws(share=Fraction(0), num_draws=0)
+"""Of a dataset that is validated on, not trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class PreparedSource:
 
 def repeat_factor(source: Source) -> float:
     """How often a source's population counts: below 1 a fraction of it."""
-    return source.repeat_time if isinstance(source, FileSource) else source.subsample.get("train", 1.0)
+    return source.repeat_time if isinstance(source, FileSource) else source.subsample.get(source.split, 1.0)
 
 
 def check_epoch_size(config: Config) -> None:
@@ -104,7 +108,8 @@ def make_manifest(
 ) -> Manifest:
     """The manifest, its fingerprint included. Raises DataError for a dataset that has a weight but no sample."""
     sources = [source.plan.source for source in prepared]
-    planned = plan_draws(sources, num_selected, num_tokens, config)
+    planned = plan_draws([one for one in sources if not one.is_held_out], num_selected, num_tokens, config)
+    planned |= {one.name: NO_DRAWS for one in sources if one.is_held_out}
     copies = copies_of(config)
     version = mix_root(config, copies) / "version"
     decoded = DECODED_NAME if asks_for_decoding(config) else None

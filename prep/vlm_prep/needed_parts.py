@@ -28,8 +28,9 @@ def check_needed(config: Config) -> None:
 
 
 def first_parts(config: Config, plans: Sequence[SourcePlan]) -> NumParts:
-    """What to take at first: everything, or one part of each source."""
-    return {plan.source.name: len(plan.parts) if config.mix.convert == "all" else 1 for plan in plans}
+    """What to take at first: everything, or one part of each source that is trained on."""
+    takes_all = config.mix.convert == "all"
+    return {plan.source.name: len(plan.parts) if takes_all or plan.source.is_held_out else 1 for plan in plans}
 
 
 def more_parts(
@@ -47,6 +48,9 @@ def more_parts(
     for plan in plans:
         name, now = plan.source.name, taken[plan.source.name]
         selected = num_selected.get(name, 0)
+        if plan.source.is_held_out:
+            grown[name] = now
+            continue
         promised = wanted[name] * now // selected if selected else 2 * now
         is_covered = selected >= max(1, wanted[name])
         grown[name] = now if is_covered else min(len(plan.parts), max(now + 1, promised))
@@ -56,7 +60,7 @@ def more_parts(
 def draws_of_all_epochs(config: Config, plans: Sequence[SourcePlan]) -> dict[str, int]:
     """Dataset -> draws of ``[train] epoch`` epochs of ``epoch_samples``."""
     assert config.mix.epoch_samples is not None
-    by_weight = shares({plan.source.name: plan.source.weight for plan in plans})
+    by_weight = shares({plan.source.name: plan.source.weight for plan in plans if not plan.source.is_held_out})
     counts = draws(by_weight, config.mix.epoch_samples)
     return {name: number * config.train.epoch for name, number in counts.items()}
 

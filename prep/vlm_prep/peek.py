@@ -12,7 +12,7 @@ from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.content_ids import map_file
 from vlm_prep.file_inputs import array_ranges, jsonl_ranges
-from vlm_prep.i4_inputs import SPLIT, read_wdinfo
+from vlm_prep.i4_inputs import read_wdinfo
 from vlm_prep.parts import PartInput, PlannedPart
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import plan_files, read_part
@@ -97,7 +97,7 @@ def _i4_source(wdinfo: Path) -> tuple[I4Source, Iterator[PlannedPart]]:
     source = I4Source(
         name=wdinfo.parent.name,
         weight=1.0,
-        wdinfo={SPLIT: str(wdinfo.resolve())},
+        wdinfo={"train": str(wdinfo.resolve())},
         bucket="",
         local_root=str(_local_root(wdinfo)),
         origin=ORIGIN,

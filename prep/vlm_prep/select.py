@@ -15,6 +15,7 @@ from vlm_prep.selection_rules import (
     Caps,
     DuplicateRule,
     EvalRule,
+    hold_out_datasets,
     leave_out_by_caps,
     leave_out_by_length,
     leave_out_duplicates,
@@ -59,6 +60,8 @@ class Rules:
     included: pa.Table | None = None
     excluded: pa.Table | None = None
     held_out: pa.Table | None = None
+    validation: tuple[str, ...] = ()
+    """Datasets of which every sample is held out for validation."""
     duplicates: DuplicateRule | None = None
     eval_split: EvalRule | None = None
 
@@ -122,6 +125,8 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
     if rules.duplicates is not None:
         notes += _leave_out_alike(index, rules.duplicates, population)
     leave_out_by_length(index, model_max_length=rules.model_max_length)
+    if rules.validation:
+        hold_out_datasets(index, rules.validation, rules.caps, seed=rules.seed)
     if rules.eval_split is not None:
         split_eval(index, rules.eval_split, media=media, seed=rules.seed)
     leave_out_by_caps(index, rules.caps, seed=rules.seed)

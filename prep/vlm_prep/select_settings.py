@@ -1,6 +1,6 @@
 """What [mix.select] of a TOML asks for, as the rules of a selection; the user's files are read here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 import pyarrow as pa
@@ -15,12 +15,15 @@ from vlm_prep.user_tables import read_held_out, read_lists, read_score_tables
 from vlm_prep.where import Condition, check_condition
 
 
-def read_rules(config: Config, fractions: Mapping[str, float]) -> Rules:
+def read_rules(config: Config, fractions: Mapping[str, float], *, held_out: Sequence[str] = ()) -> Rules:
     """The rules of a mix; ``fractions`` are those of its sources: dataset -> at most 1.
+
+    ``held_out`` are the datasets of validation alone. Of samples that are alike, theirs stay first.
 
     Raises ConfigError for a condition that is no expression, an unknown dataset, a file that cannot be read.
     """
-    _refuse_unknown_datasets(config, fractions)
+    trained = [name for name in fractions if name not in held_out]
+    _refuse_unknown_datasets(config, trained)
     select, seed = config.mix.select, config.mix.seed
     conditions = tuple(_conditions(config))
     for condition in conditions:
@@ -36,8 +39,9 @@ def read_rules(config: Config, fractions: Mapping[str, float]) -> Rules:
         included=read_lists(select.include, origin=_origin(config, "include")) if select.include else None,
         excluded=read_lists(select.exclude, origin=_origin(config, "exclude")) if select.exclude else None,
         held_out=_held_out(config),
-        duplicates=_duplicates(config),
-        eval_split=_eval_split(config),
+        validation=tuple(held_out),
+        duplicates=_duplicates(config, held_out),
+        eval_split=_eval_split(config, trained if held_out else ()),
     )
 
 
@@ -56,14 +60,14 @@ def _held_out(config: Config) -> pa.Table | None:
     return read_held_out(paths, origin=_origin(config, "held_out"), copies=copies_of(config)) if paths else None
 
 
-def _duplicates(config: Config) -> DuplicateRule | None:
+def _duplicates(config: Config, held_out: Sequence[str]) -> DuplicateRule | None:
     asked = config.mix.select.duplicates
     if asked.by == "none" and asked.near is None:
         return None
-    return DuplicateRule(by=asked.by, near=asked.near, across=asked.across, priority=asked.priority)
+    return DuplicateRule(by=asked.by, near=asked.near, across=asked.across, priority=(*held_out, *asked.priority))
 
 
-def _eval_split(config: Config) -> EvalRule | None:
+def _eval_split(config: Config, trained: Sequence[str]) -> EvalRule | None:
     asked, size = config.mix.select.eval, config.train.train_policy.dataset.test_size
     if size and not config.custom.use_i4:
         is_share = isinstance(size, float) and size < 1
@@ -74,7 +78,7 @@ def _eval_split(config: Config) -> EvalRule | None:
         )
     if asked.fraction is None and asked.num_samples is None:
         return None
-    return EvalRule(fraction=asked.fraction, num_samples=asked.num_samples, datasets=asked.datasets)
+    return EvalRule(fraction=asked.fraction, num_samples=asked.num_samples, datasets=asked.datasets or tuple(trained))
 
 
 def _refuse_unknown_datasets(config: Config, known: Iterable[str]) -> None:

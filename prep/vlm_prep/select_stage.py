@@ -20,7 +20,8 @@ from vlm_prep.select_settings import read_rules
 
 def selection_rules(config: Config, plan: BuildPlan) -> Rules:
     """The rules that the TOML asks for. Raises ConfigError or DataError."""
-    return read_rules(config, {source.source.name: min(repeat_factor(source.source), 1.0) for source in plan.sources})
+    fractions = {one.source.name: min(repeat_factor(one.source), 1.0) for one in plan.sources}
+    return read_rules(config, fractions, held_out=[one.source.name for one in plan.sources if one.source.is_held_out])
 
 
 def population_of(config: Config, prepared: Sequence[PreparedSource]) -> Population:

@@ -4,7 +4,7 @@ Each works on tables of one DuckDB connection: ``candidates``, ``left_out`` (sam
 and ``eval_samples``; candidates.sql makes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -99,6 +99,15 @@ def leave_out_duplicates(index: duckdb.DuckDBPyConnection, rule: DuplicateRule) 
 def leave_out_by_length(index: duckdb.DuckDBPyConnection, *, model_max_length: int) -> None:
     """What cannot become tokens, is too long or has nothing to learn from leaves."""
     index.execute(read_sql("left_out_by_length.sql"), {"model_max_length": model_max_length})
+
+
+def hold_out_datasets(index: duckdb.DuckDBPyConnection, datasets: Sequence[str], caps: Caps, *, seed: int) -> None:
+    """All that remains of ``datasets`` goes to the eval split; first what is over their fractions leaves."""
+    leave_out_by_caps(index, Caps(fractions={name: caps.fractions[name] for name in datasets}), seed=seed)
+    index.execute(
+        "insert into eval_samples select sample_key from remaining where list_contains($datasets::varchar[], dataset)",
+        {"datasets": list(datasets)},
+    )
 
 
 def split_eval(index: duckdb.DuckDBPyConnection, rule: EvalRule, *, media: list[str], seed: int) -> None:

@@ -161,7 +161,7 @@ NOTED_VALUES: dict[str, str] = {
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",
     "train.train_policy.dataloader_prefetch_factor": "4",
-    "validation.dataset.name": "'held_out'",
+    "validation.dataset.split": "'validation'",
     "validation.dataset.test_size": "100",
 }
 """Values that change no result here."""

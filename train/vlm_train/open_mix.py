@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlm_catalogs.config import Config, mix_settings
+from vlm_catalogs.config.mode import VALIDATION
 from vlm_catalogs.errors import ConfigError, DataError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, part_folder
@@ -74,7 +75,10 @@ def open_mix(config: Config) -> OpenMix:
     copies = copies_of(config)
     mix = _open(find_current(mix_root(config, copies), copies), copies)
     folder, manifest = mix.folder, mix.manifest
-    differences = setting_differences(manifest.settings, mix_settings(config))
+    built = dict(manifest.settings)
+    if not config.validation.enable:  # what is there for validation alone is in nobody's way
+        built = {key: value for key, value in built.items() if not key.startswith(VALIDATION)}
+    differences = setting_differences(built, mix_settings(config))
     if differences:
         raise ConfigError(
             f"{mix.place}: this mix was built from other settings:\n  "

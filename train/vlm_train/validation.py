@@ -172,8 +172,9 @@ def describe_held_out(config: Config, mix: OpenMix) -> str | None:
     counts = {dataset.name: dataset.samples.num_rows for dataset in held_out_datasets(mix)}
     if not counts:
         raise ConfigError(
-            f"{config.where('validation.enable')}: validation.enable: the mix {mix.folder} holds no sample out; set "
-            "fraction or num_samples in [mix.select.eval], or test_size of the dataset, and build it again"
+            f"{config.where('validation.enable')}: validation.enable: the mix {mix.folder} holds no sample out; name a "
+            "validation.dataset, set fraction or num_samples in [mix.select.eval], or test_size of the dataset, and "
+            "build it again"
         )
     of_each = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
     return f"validation: {sum(counts.values()):,} held-out samples ({of_each}), every {config.validation.freq} steps"

@@ -7,6 +7,9 @@ from vlm_catalogs.config.sections import Config
 from vlm_catalogs.config.select_section import DuplicatesSection, EvalSection, SelectSection
 from vlm_catalogs.model_family import find_family
 
+VALIDATION = "validation."
+"""What settings begin with that a run without validation may leave out."""
+
 
 def describe_mode(config: Config) -> str:
     """The mode, and how it was decided.
@@ -30,6 +33,7 @@ def mix_settings(config: Config) -> dict[str, object]:
         "train.train_policy.system_prompt": config.train.train_policy.system_prompt,
         "train.train_policy.dataset.name": None if custom.use_i4 else config.train.train_policy.dataset.name,
         **({"train.train_policy.dataset.test_size": test_size} if test_size and not custom.use_i4 else {}),
+        **_validation_settings(config),
         "mix.weight_unit": mix.weight_unit,
         "mix.epoch_samples": mix.epoch_samples,
         **({"mix.epoch_tokens": mix.epoch_tokens} if mix.epoch_tokens else {}),
@@ -52,6 +56,17 @@ def mix_settings(config: Config) -> dict[str, object]:
             for source in mix.source
         ],
         **_select_settings(mix.select),
+    }
+
+
+def _validation_settings(config: Config) -> dict[str, object]:
+    """Which datasets are there for validation alone; a run without validation does not ask for any."""
+    asked = config.validation
+    if not asked.enable:
+        return {}
+    return {
+        **({f"{VALIDATION}i4_val": True} if config.custom.use_i4 and asked.i4_val else {}),
+        **({f"{VALIDATION}dataset.name": asked.dataset.name} if asked.dataset.name else {}),
     }
 
 

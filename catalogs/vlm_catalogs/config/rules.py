@@ -187,11 +187,24 @@ def _check_dataset(config: Config, problems: Problems) -> None:
 
 
 def _check_validation(config: Config, problems: Problems) -> None:
-    if config.validation.enable and config.validation.dataset.name:
+    dataset = config.validation.dataset
+    if not (config.validation.enable and dataset.name):
+        return
+    if config.train.train_policy.dataset.test_size and not config.custom.use_i4:
+        key = "train.train_policy.dataset.test_size"
         problems.add(
             "validation.dataset.name",
-            "a dataset of its own is not built yet; hold samples out by [mix.select.eval], or by test_size",
+            f"a dataset to validate on, and {config.where(key)}: {key} holds one out; keep one",
         )
+    for name in ("subset", "revision", "local_dir"):
+        if getattr(dataset, name):
+            problems.add(
+                f"validation.dataset.{name}", "datasets of a hub are not built yet; name a local folder or file"
+            )
+    if dataset.split not in ("", "train", ("train",), ()):
+        problems.add("validation.dataset.split", "splits other than 'train' are not built yet; name the split's folder")
+    if dataset.test_size:
+        problems.add("validation.dataset.test_size", "all of validation.dataset.name is validated on; leave it out")
 
 
 def _answer_notes(config: Config) -> tuple[str, ...]:

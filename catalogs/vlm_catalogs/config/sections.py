@@ -232,7 +232,10 @@ class PolicySection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationSection:
-    """[validation]: the loss on samples that the mix holds out ([mix.select.eval], or test_size of the dataset)."""
+    """[validation]: the loss on samples that are not trained on.
+
+    They are ``dataset``, the ``val`` wdinfos of i4 sources, or what the mix holds out ([mix.select.eval], test_size).
+    """
 
     enable: bool = False
     """Measure it every ``freq`` steps and after the last one."""
@@ -246,6 +249,8 @@ class ValidationSection:
     """Held-out samples that the model answers after each validation, always the same; beside their references."""
     max_response_length: PositiveCount = 128
     """Tokens of such an answer, at most."""
+    i4_val: bool = True
+    """Validate on the ``val`` wdinfo of each i4 source that has one, as dataset ``<name>.val``."""
     dataset: DatasetSection = DatasetSection()
 
 

@@ -19,4 +19,7 @@ chosen_groups as (
     from placed
     where number <= coalesce($num_samples, round($fraction * num_remaining))
 )
-select node from labels semi join chosen_groups using (label)
+select node
+from labels
+semi join chosen_groups using (label)
+anti join eval_samples on eval_samples.sample_key = labels.node
