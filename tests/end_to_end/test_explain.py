@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,13 @@ def test_spikes_are_judged_by_the_median_of_what_came_before() -> None:
     assert spike_steps([9.0, *calm[:8], 9.0]) == []  # too few before it
     falling = [5.0 * 0.9**step for step in range(60)]
     assert spike_steps(falling) == []
+
+
+@pytest.mark.parametrize("name", ["epochs", "sample_loss"])
+def test_a_damaged_table_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    damaged = sorted((copy / name).rglob("part-*.parquet"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert train(["explain", str(copy), "--step", "2"]) == 2
+    assert f"{damaged}: damaged" in capsys.readouterr().err

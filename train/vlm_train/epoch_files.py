@@ -49,9 +49,7 @@ class EpochFiles:
         """
         self._write_part(number)
         path = epoch_part(self._run, self._epoch, number)
-        problem = _damage(path)
-        if problem:
-            raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")
+        refuse_damage(path)
         table = pq.read_table(path)
         if table.schema != EPOCH:
             raise DataError(f"{path}: not an epoch table of this version; start the run in another output_dir")
@@ -106,6 +104,13 @@ def _num_steps(schema: pa.Schema) -> int | None:
 def hash_file(part: Path) -> Path:
     """Where the hash of an epoch part stands."""
     return part.with_name(f"{part.name}.xxh3_128")
+
+
+def refuse_damage(path: Path) -> None:
+    """Raise DataError where a part is not what was written."""
+    problem = _damage(path)
+    if problem:
+        raise DataError(f"{path}: damaged: {problem}; move its folder away to have it planned again")
 
 
 def _damage(path: Path) -> str | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from vlm_catalogs.config import Config, load_config
 from vlm_catalogs.console import fact, note, result
 from vlm_catalogs.errors import ConfigError, DataError
+from vlm_train.epoch_files import refuse_damage
 from vlm_train.metrics import METRICS_FILE, finite_or_null, read_metrics
 from vlm_train.open_mix import open_version
 from vlm_train.spikes import SPIKE_MADS, spike_steps
@@ -128,13 +129,14 @@ def _place_of(run: Path, lines: Sequence[Mapping[str, Any]], step: int | None) -
 
 
 def step_table(run: Path, epoch: int, epoch_step: int) -> pa.Table:
-    """The rows of the epoch table of one step. Raises DataError where there is no table."""
+    """The rows of the epoch table of one step. Raises DataError where there is no table or it is damaged."""
     folder = run / "epochs" / f"epoch-{epoch:05d}"
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         raise DataError(f"{folder}: no epoch table, so nothing is known of its batches")
-    tables = [pq.read_table(path, filters=[("step", "=", epoch_step)]) for path in parts]
-    return pa.concat_tables(tables)
+    for path in parts:
+        refuse_damage(path)
+    return pa.concat_tables([pq.read_table(path, filters=[("step", "=", epoch_step)]) for path in parts])
 
 
 def _losses(run: Path, epoch: int, epoch_step: int) -> dict[tuple[int, int], tuple[float, int]]:
@@ -142,11 +144,18 @@ def _losses(run: Path, epoch: int, epoch_step: int) -> dict[tuple[int, int], tup
     found: dict[tuple[int, int], tuple[float, int]] = {}
     filters = [("epoch", "=", epoch), ("step", "=", epoch_step)]
     paths = sorted((run / "sample_loss").glob("rank-*/part-*.parquet"))
-    tables = [pq.read_table(path, filters=filters) for path in paths]
+    tables = [_read_losses(path, filters) for path in paths]
     lines = [line for table in tables for line in table.to_pylist()]
     for line in sorted(lines, key=lambda one: one["attempt"]):
         found[line["row"], line["position"]] = (line["loss_sum"], line["supervised_tokens"])
     return found
+
+
+def _read_losses(path: Path, filters: list[tuple[str, str, int]]) -> pa.Table:
+    try:
+        return pq.read_table(path, filters=filters)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged: {error}; move it away to see the step without these losses") from error
 
 
 def _origins(config: Config, mix: str, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
