@@ -128,20 +128,29 @@ class RangeReader:
 
     def read(self, begin: int, end: int) -> Sample:
         """The sample at the bytes [begin, end) of the shard. Raises DataError where it is damaged."""
-        try:
-            sample = _as_sample(_columns(self._content[begin - self._begin : end - self._begin]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{self._path}: the sample at byte {begin:,}: damaged: {error}") from error
-        for facts in sample.media_table:
-            if content_hash(sample.medium(facts.name)) != facts.xxh3_128:
-                raise DataError(f"{self._path}: the sample at byte {begin:,}: {facts.name} differs from its hash")
-        return sample
+        record = self._content[begin - self._begin : end - self._begin]
+        return checked_sample(record, place=f"{self._path}: the sample at byte {begin:,}")
 
     def close(self) -> None:
         """Let go of the file, as ``ShardReader.close``."""
         self._content.release()
         with suppress(BufferError):
             self._map.close()
+
+
+def checked_sample(record: memoryview, *, place: str) -> Sample:
+    """The sample that ``record``, its bytes of a shard, holds. Raises DataError, naming ``place``, where it is damaged.
+
+    Its media are compared with their hashes: without its shard that is all there is to compare.
+    """
+    try:
+        sample = _as_sample(_columns(record))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{place}: damaged: {error}") from error
+    for facts in sample.media_table:
+        if content_hash(sample.medium(facts.name)) != facts.xxh3_128:
+            raise DataError(f"{place}: {facts.name} differs from its hash")
+    return sample
 
 
 def _map_file(path: Path) -> mmap.mmap:

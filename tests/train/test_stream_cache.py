@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tests.train.small_shards import PART, make_mix, plan, stored
 from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.layout import read_part
-from vlm_catalogs.object_store import ObjectStore
+from vlm_catalogs.object_store import ObjectStore, S3Location
 from vlm_train.cache_folder import CacheFolder
 from vlm_train.fetch_plan import shard_lines, working_set
 from vlm_train.open_mix import OpenMix
@@ -343,7 +345,7 @@ from contextlib import closing
 from pathlib import Path
 from tests.train.small_shards import make_mix, plan, stored
 from tests.train.test_stream_cache import BUCKET, SIZES, open_store, read_all
-from vlm_catalogs.object_store import ObjectStore
+from vlm_catalogs.object_store import ObjectStore, S3Location
 
 folder, credentials, cache, limit, bucket = sys.argv[1:]
 import vlm_train.shard_cache
@@ -416,3 +418,35 @@ def test_a_server_that_stays_away_is_one_error_with_what_to_do(
         read_all(store, plan(mix))
     assert "is read from there; then go on with --resume" in str(error.value)
     assert SECRET_KEY not in str(error.value)
+
+
+@pytest.mark.parametrize(("fetch", "spare"), [("shards", 0), ("shards", 130_000), ("ranges", 0)])
+def test_samples_of_no_plan_push_nothing_out_that_training_reads(
+    mix: OpenMix, objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetch: str, spare: int
+) -> None:
+    """Held-out samples are read again and again beside training, whose working set fills the cache up to ``spare``."""
+    every = plan(mix)
+    table = every.filter(pc.equal(every["dataset"], "pictures"))
+    aside = [line for row in planned_rows(every) for line in row if line.dataset == "films"][:9]
+    limit = least_limit(table, mix) + spare
+    fetched: Counter[tuple[object, ...]] = Counter()
+    blocks = ObjectStore.blocks
+
+    def counted(self: ObjectStore, at: S3Location, **span: int) -> Iterator[bytes]:
+        fetched[at.key, *span.values()] += 1
+        return blocks(self, at, **span)
+
+    monkeypatch.setattr(ObjectStore, "blocks", counted)
+    cache = tmp_path / "cache"
+    with closing(open_store(mix, objects, cache, fetch=fetch, cache_limit=limit, fetch_ahead=100_000)) as store:
+        store.plan(table, epoch=0, first_step=0)
+        for row in planned_rows(table):
+            store.reached(epoch=0, step=row[0].step)
+            for line in row:
+                assert store.read(line).sample_id == line.sample_id
+            with ThreadPoolExecutor(4) as readers:
+                read = list(readers.map(lambda line: store.read(line, aside=True), aside))
+            assert [one.sample_id for one in read] == [line.sample_id for line in aside]
+            assert CacheFolder(cache, limit=None).used() <= limit
+    of_training = {key: times for key, times in fetched.items() if "pictures" in str(key[0])}
+    assert of_training and set(of_training.values()) == {1}

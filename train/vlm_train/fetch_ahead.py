@@ -61,6 +61,10 @@ class FetchAhead:
         """Have a piece that is asked for in the cache, however long it takes. Raises as ``ShardCache.bring``."""
         self._cache.bring(piece, leaving=self._for_now, wait=True)
 
+    def bring_aside(self, piece: Piece) -> bool:
+        """Have a piece of no plan in the cache where there is room that no plan needs. Raises as ``bring_now``."""
+        return self._cache.bring(piece, leaving=self._for_no_plan, wait=False)
+
     def close(self) -> None:
         """End the threads."""
         with self._changed:
@@ -73,6 +77,11 @@ class FetchAhead:
         """Any file may leave for one that is asked for: those not in use before those in use, by their next use."""
         with self._changed:
             return not self._is_in_use(name), self._next_use(name)
+
+    def _for_no_plan(self, name: str) -> tuple[bool, float] | None:
+        """What may leave for a piece that no plan reads: what none of them reads either."""
+        with self._changed:
+            return (True, math.inf) if self._next_use(name) == math.inf and not self._is_in_use(name) else None
 
     def _for_later(self, tick: int) -> Leaving:
         """What may leave for a piece that is read at ``tick``: what is not in use and is read later."""

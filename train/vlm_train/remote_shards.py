@@ -14,6 +14,8 @@ from vlm_catalogs.config.stream_section import StreamSection
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.object_store import ObjectStore
+from vlm_catalogs.sample import Sample
+from vlm_catalogs.shard_reader import checked_sample
 from vlm_train.cache_folder import CacheFolder
 from vlm_train.fetch_ahead import PARTS_KNOWN, FetchAhead
 from vlm_train.fetch_plan import STEPS_BETWEEN_EPOCHS, ShardKey, ShardLines, shard_lines
@@ -29,6 +31,7 @@ class RemoteShards:
     def __init__(self, mix: OpenMix, store: ObjectStore, settings: StreamSection, *, steps_ahead: int = 1) -> None:
         """``steps_ahead``: how many steps the ranks of a node and their workers may be apart."""
         self._mix = mix
+        self._store = store
         self._limit = settings.cache_limit
         self._cache = ShardCache(CacheFolder(Path(settings.cache), limit=settings.cache_limit), store)
         self._by_range = settings.fetch == "ranges"
@@ -78,6 +81,24 @@ class RemoteShards:
     def bring(self, piece: Piece) -> None:
         """Have the piece in the cache, however long it takes. Raises as ``ShardCache.bring``."""
         self._ahead.bring_now(piece)
+
+    def aside(self, key: ShardKey, index: int) -> Piece:
+        """The piece to read a sample of no plan from: its shard where that is here, else its bytes alone.
+
+        Raises DataError when the record or the index of its part is damaged.
+        """
+        whole = self._pieces.whole(key)
+        return whole if self._cache.has(whole) else self._pieces.alone(key, index)
+
+    def bring_aside(self, piece: Piece) -> bool:
+        """Have the piece in the cache where no file of a plan must leave for it. Raises as ``ShardCache.bring``."""
+        return self._ahead.bring_aside(piece)
+
+    def fetch_alone(self, key: ShardKey, index: int) -> Sample:
+        """A sample read from the store past the cache. Raises DataError where it is damaged, StorageError."""
+        begin, end = self._pieces.span(key, index)
+        at = self._pieces.whole(key).at
+        return checked_sample(memoryview(self._store.read_range(at, begin, end)), place=f"{at}: byte {begin:,}")
 
     def span(self, key: ShardKey, index: int) -> tuple[int, int]:
         """Where a sample begins and ends in its shard. Raises DataError when the index of its part is damaged."""

@@ -51,11 +51,15 @@ class SampleStore:
         self._reads = RemoteReads()
         self._lock = threading.Lock()
 
-    def read(self, row: PlannedRow) -> Sample:
-        """The sample of ``row``. Raises DataError, with its lineage, when the shard is not what the mix pins."""
+    def read(self, row: PlannedRow, *, aside: bool = False) -> Sample:
+        """The sample of ``row``. Raises DataError, with its lineage, when the shard is not what the mix pins.
+
+        ``aside`` is for rows of no plan, such as held-out samples: nothing that a plan reads leaves the cache for them.
+        """
         key = ShardKey(row.dataset, row.part, row.shard)
         if self._remote is not None and self._remote.holds(row.dataset):
-            sample = self._read_remote(self._remote, key, row)
+            read = self._read_aside if aside else self._read_remote
+            sample = read(self._remote, key, row)
         else:
             sample = self._read_local(key, row)
         if (sample.dataset, sample.sample_id) != (row.dataset, row.sample_id):
@@ -139,6 +143,23 @@ class SampleStore:
                         return reader.read(*remote.span(key, row.index_in_shard))
                 is_waiting = True
                 remote.bring(piece)
+        except DataError as error:
+            raise DataError(f"{error}; {self._damage(row)}") from error
+        except StorageError as error:
+            raise StorageError(f"{error}; {row.name} is read from there; then go on with --resume") from error
+
+    def _read_aside(self, remote: RemoteShards, key: ShardKey, row: PlannedRow) -> Sample:
+        """The sample from the cache where it is or has room there, else past it."""
+        try:
+            piece = remote.aside(key, row.index_in_shard)
+            if remote.trusted_path(piece) is not None or remote.bring_aside(piece):
+                with self._lock:
+                    reader = self._opened(piece) or self._open_cached(remote, piece)
+                    if isinstance(reader, ShardReader):
+                        return reader.read(row.index_in_shard)
+                    if reader is not None:
+                        return reader.read(*remote.span(key, row.index_in_shard))
+            return remote.fetch_alone(key, row.index_in_shard)
         except DataError as error:
             raise DataError(f"{error}; {self._damage(row)}") from error
         except StorageError as error:

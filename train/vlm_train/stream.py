@@ -42,12 +42,20 @@ class RowEncoder:
     """Encodes planned rows. Up to ``max_bad_samples`` samples that do not decode are shown blank, without labels."""
 
     def __init__(
-        self, store: SampleStore, family: Family, renderers: Mapping[str, Renderer], *, max_bad_samples: int
+        self,
+        store: SampleStore,
+        family: Family,
+        renderers: Mapping[str, Renderer],
+        *,
+        max_bad_samples: int,
+        aside: bool = False,
     ) -> None:
+        """``aside``: its rows are of no plan (see ``SampleStore.read``)."""
         self._store = store
         self._family = family
         self._renderers = renderers
         self._max_bad_samples = max_bad_samples
+        self._aside = aside
         self._bad: set[str] = set()
         self._lock = threading.Lock()
 
@@ -67,7 +75,7 @@ class RowEncoder:
         """One sample, and why it is blank where it is."""
         if row.status == "empty":
             return self._empty(), None
-        sample = self._store.read(row)
+        sample = self._store.read(row, aside=self._aside)
         rendered = self._render(row, sample)
         try:
             return self._family.encode(sample, rendered), None

@@ -103,7 +103,7 @@ class Validation:
         return tuple(answer for _, answer in sorted(self.ranks.gather(mine), key=itemgetter(0)))
 
     def _answer(self, row: PlannedRow) -> Answer:
-        sample, renderer = self.store.read(row), self.renderers[row.dataset]
+        sample, renderer = self.store.read(row, aside=True), self.renderers[row.dataset]
         return answer_sample(
             sample,
             renderer.render(sample.conversation(0), sample.media_table),
@@ -153,7 +153,7 @@ def open_validation(
     return Validation(
         rows=rows,
         batch_size=config.validation.batch_size or config.train.train_policy.mini_batch,
-        encoder=RowEncoder(store, family, renderers, max_bad_samples=len(rows)),
+        encoder=RowEncoder(store, family, renderers, max_bad_samples=len(rows), aside=True),
         family=family,
         trainer=trainer,
         ranks=ranks,
