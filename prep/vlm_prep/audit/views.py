@@ -25,7 +25,8 @@ ABOUT = {
     "audited": "a row per sample that is looked at: those of the mix, and those that only the renderer has left out",
     "audited_media": "the media of these samples; hash is a number",
     "turn_facts": "a row per turn of these samples, with what one pass over its text found",
-    "conversation_facts": "a row per conversation of these samples: roles in order, hashes of questions and answers",
+    "conversation_facts": "a row per conversation of these samples: roles in order",
+    "places": "a row per box or point in what these samples say of places: as it is written, its numbers",
     "pixels_per_patch": "one row, where the encoding says how large a patch of an image is: pixels",
     "stated_counts": "a row per tar of an i4 source, and one for all (entry is null): samples that wdinfo.json states",
     "converted_datasets": "a row per dataset under the shards folders that the mix reads: num_parts",
@@ -38,6 +39,7 @@ NEEDS = {
     "audited_media": ("audited",),
     "turn_facts": ("audited",),
     "conversation_facts": ("audited", "turn_facts"),
+    "places": ("audited", "turn_facts"),
 }
 OF_A_MIX = ("selection", "datasets", "mix")
 OF_A_RUN = ("epoch_rows", "steps", "sample_losses")

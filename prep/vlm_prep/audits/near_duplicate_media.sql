@@ -6,7 +6,7 @@ with alike as (
     from decoded_media
     where phash is not null and bit_count(phash::bit) between 8 and 56
     group by phash
-    having min(xxh3_128) <> max(xxh3_128)
+    having min(hash(xxh3_128)) <> max(hash(xxh3_128))
 )
 select min(decoded_media.dataset) as dataset, count(distinct xxh3_128) as num_files, count(distinct sample_key) as num_samples, min(decoded_media.sample_id) as example, max(decoded_media.sample_id) as another
 from decoded_media
