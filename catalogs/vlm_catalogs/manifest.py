@@ -12,6 +12,7 @@ MANIFEST_FILE = "manifest.json"
 SELECTION_FILE = "selection.parquet"
 CURRENT_FILE = "current.json"
 AUDIT_FILE = "audit.json"
+REPORT_FILE = "report.html"
 VERSION = 1
 """Raised when a reader of the version before would misread the file; newer manifests are refused, older are read."""
 

@@ -161,6 +161,41 @@ def test_a_large_mix_says_which_commands_to_run(
     assert (version / "report.html").is_file()
 
 
+def test_a_build_audits_a_mix_once_and_again_when_other_questions_are_asked(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = current_mix(MIX)
+    assert prep(["build-mix", "mix.toml"]) == 0
+    assert "audit: " in capsys.readouterr().err
+    page, audit = version / "report.html", version / "audit.json"
+    before = page.stat().st_mtime_ns, audit.stat().st_mtime_ns
+    assert prep(["build-mix", "mix.toml"]) == 0
+    assert f"audit and report: as before, {audit} and {page}" in capsys.readouterr().err
+    assert (page.stat().st_mtime_ns, audit.stat().st_mtime_ns) == before
+    Path("mix.toml").write_text(
+        Path("mix.toml").read_text() + "[mix.audit.thresholds]\ntiny_media = {least_side = 20}\n"
+    )
+    assert prep(["build-mix", "mix.toml"]) == 0
+    assert "as before" not in capsys.readouterr().err
+    assert audit.stat().st_mtime_ns > before[1]
+
+
+def test_an_audit_renews_the_page_that_is_there(built: Path, tmp_path: Path) -> None:
+    version = current_mix(MIX)
+    prep(["audit", str(MIX)])
+    assert not (version / "report.html").exists()
+    assert prep(["report", str(MIX)]) == 0
+    written = (version / "report.html").stat().st_mtime_ns
+    prep(["audit", str(MIX)])
+    assert (version / "report.html").stat().st_mtime_ns == written
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "every_sample.sql").write_text(
+        "-- title: my own question\n-- severity: I\n-- advice: none\nselect dataset, sample_id from audited\n"
+    )
+    prep(["audit", str(MIX), "--queries", str(tmp_path / "mine")])
+    assert "my own question" in (version / "report.html").read_text()
+
+
 def test_a_report_that_cannot_be_written_loses_no_mix(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     version = current_mix(MIX)
     (version / "report.html").mkdir()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import duckdb
 
+from vlm_catalogs import json_text
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.console import Progress
 from vlm_catalogs.errors import ConfigError, StorageError
+from vlm_catalogs.hashing import joined_hash
 from vlm_catalogs.manifest import AUDIT_FILE
 from vlm_catalogs.mix_place import copies_of
 from vlm_catalogs.object_copies import ObjectCopies
@@ -48,7 +50,25 @@ def run_audit(path: str, *, section: AuditSection | None = None, copies: ObjectC
     queries = with_thresholds(queries, section.thresholds)
     findings = in_order([*broken, *_ask_all(files, queries, section)])
     mix = files.mix if files.run is None else None
-    return Audit(findings=findings, fail_at={**FAIL_AT, **section.fail_at}, mix=mix)
+    asked = None if any(one.is_broken for one in findings) else _asked(queries, section)
+    return Audit(findings=findings, fail_at={**FAIL_AT, **section.fail_at}, mix=mix, asked=asked)
+
+
+def is_audited(mix: Path, section: AuditSection) -> bool:
+    """Does the ``audit.json`` of a mix version say what an audit would say now? Raises ConfigError."""
+    queries, broken = read_queries([Path(folder) for folder in section.queries])
+    asked = None if broken else _asked(with_thresholds(queries, section.thresholds), section)
+    try:
+        return asked is not None and json_text.loads((mix / AUDIT_FILE).read_bytes())["asked"] == asked
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _asked(queries: Sequence[Query], section: AuditSection) -> str | None:
+    """Identifies what is asked of a mix, which does not change; None with benchmarks, which may."""
+    if section.benchmarks:
+        return None
+    return joined_hash(part for one in queries for part in (one.name, one.sql, json_text.dumps(dict(one.thresholds))))
 
 
 def write_audit(audit: Audit, *, copies: ObjectCopies | None = None) -> str | None:

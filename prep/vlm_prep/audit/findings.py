@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_catalogs import json_text
+from vlm_catalogs.manifest import AUDIT_FILE
 from vlm_prep.audit.query_file import SEVERITIES, Query
 
 FORMAT = "vlm-mix audit"
@@ -49,6 +50,8 @@ class Audit:
     fail_at: Mapping[str, int] = field(default_factory=lambda: dict(FAIL_AT))
     mix: Path | None = None
     """The version of a mix that ``audit.json`` belongs to; None for shards and for a run."""
+    asked: str | None = None
+    """Identifies the queries and thresholds; None where the same ones may find something else another time."""
 
     @property
     def broken(self) -> tuple[AuditFinding, ...]:
@@ -66,10 +69,15 @@ class Audit:
         """The severities that have reached their limit."""
         return tuple(one for one, number in self.counts.items() if 0 < self.fail_at.get(one, 0) <= number)
 
+    def said_before(self) -> str | None:
+        """The text of the ``audit.json`` that is there now, if one is."""
+        path = None if self.mix is None else self.mix / AUDIT_FILE
+        return path.read_text(encoding="utf-8") if path is not None and path.is_file() else None
+
     def as_json(self) -> str:
         """The text of ``audit.json``: nothing in it depends on when or where the audit ran."""
         rows = [one.as_row() for one in self.findings]
-        return json_text.dumps_indented({"format": FORMAT, "version": VERSION, "findings": rows})
+        return json_text.dumps_indented({"format": FORMAT, "version": VERSION, "asked": self.asked, "findings": rows})
 
 
 def not_run(query: Query, reason: str, *, is_broken: bool = False) -> AuditFinding:

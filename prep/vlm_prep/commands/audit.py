@@ -8,6 +8,8 @@ from vlm_prep.commands.arguments import add_credentials, add_overrides
 
 if TYPE_CHECKING:
     from vlm_catalogs.config import Config
+    from vlm_catalogs.object_copies import ObjectCopies
+    from vlm_prep.audit.findings import Audit
     from vlm_prep.commands.arguments import Commands
 
 
@@ -56,13 +58,25 @@ def run(arguments: argparse.Namespace) -> int:
     audit = run_audit(path, section=section, copies=copies)
     result(audit.as_json().rstrip() if arguments.json else findings_text(audit))
     fact(summary(audit))
+    said_before = audit.said_before()
     if (written := write_audit(audit, copies=copies)) is not None:
         fact(f"audit: {written}")
+    _renew_report(audit, said_before, copies)
     for text in broken_text(audit):
         note(text)
     if audit.broken:
         return WRONG_INPUT
     return FINDINGS if audit.failed else DONE
+
+
+def _renew_report(audit: "Audit", said_before: str | None, copies: "ObjectCopies") -> None:
+    """A page that is there says what the audit before this one had found; it is written anew where that has changed."""
+    if audit.mix is None or audit.as_json() == said_before:
+        return
+    from vlm_prep.report import has_report, write_report
+
+    if has_report(audit.mix, copies=copies):
+        fact(f"report: {copies.shown(write_report(copies.shown(audit.mix), copies=copies))}")
 
 
 def _config(arguments: argparse.Namespace) -> "Config | None":

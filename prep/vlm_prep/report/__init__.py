@@ -12,7 +12,8 @@ import duckdb
 
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import ConfigError, DataError
-from vlm_catalogs.manifest import Manifest
+from vlm_catalogs.manifest import REPORT_FILE, Manifest
+from vlm_catalogs.mix_place import copies_of
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_catalogs.page import page_html
 from vlm_prep.index_files import IndexFiles, find_index
@@ -24,8 +25,6 @@ from vlm_prep.select import open_index
 from vlm_prep.sql_views import create_views
 from vlm_prep.staging import STAGING
 from vlm_prep.stores import store_at
-
-REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +69,13 @@ def write_report(
         with suppress(OSError):  # another command may be at work there
             (root / STAGING).rmdir()
     return where
+
+
+def has_report(mix: Path, *, copies: ObjectCopies | None = None) -> bool:
+    """Does a page stand beside the manifest of a mix version? Raises StorageError."""
+    copies = copies or copies_of(None)
+    page = mix / REPORT_FILE
+    return page in copies.list(mix) if copies.has_place_for(mix) else page.is_file()
 
 
 def report_page(files: IndexFiles, limits: PageLimits) -> str:
