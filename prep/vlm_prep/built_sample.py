@@ -93,8 +93,10 @@ def _build(raw: RawSample, limits: Limits) -> BuiltSample:
         raise RejectSample(
             SAMPLE_TOO_LARGE, f"{size:,} bytes of media, max_sample_bytes is {limits.max_sample_bytes:,}"
         )
+    if built := _build_plainly(raw):
+        return built
     headers = {name: _read_header(name, content) for name, content in raw.media.items()}
-    texts, media = _name_plainly(raw, headers) or _name_with_care(raw, headers)
+    texts, media = _name_with_care(raw, headers)
     media_table = ", ".join([_table_row(medium) for medium in media])
     meta = json_text.dumps(raw.record.meta) if raw.record.meta else "{}"
     return BuiltSample(raw.origin, raw.record.source_id, texts, media, f"[{media_table}]", meta)
@@ -107,21 +109,24 @@ def _read_header(name: str, content: bytes | memoryview) -> HeaderFacts:
         raise RejectSample(error.reason, f"{short_name(name)!r}: {error.detail}") from error
 
 
-def _name_plainly(raw: RawSample, headers: dict[str, HeaderFacts]) -> tuple[StoredTexts, list[BuiltMedium]] | None:
-    """The texts and the medium of a plain conversation about one medium, or about none; None for other samples.
+def _build_plainly(raw: RawSample) -> BuiltSample | None:
+    """The sample of a plain conversation about one medium, or about none; None for other samples.
 
-    Gives what ``_name_with_care`` gives (a test holds them equal) without its tables of names.
+    Gives what ``_name_with_care`` leads to (a test holds them equal) without its tables of names.
     """
-    plain = raw.record.plain
-    if plain is None or not len(headers) == len(plain.places) <= 1:
+    record, plain = raw.record, raw.record.plain
+    if plain is None or record.meta or not len(raw.media) == len(plain.places) <= 1:
         return None
-    if not headers:
-        return plain.stored([]), []
-    [(source_name, header)], [place] = headers.items(), plain.places
+    if not raw.media:
+        return BuiltSample(raw.origin, record.source_id, plain.stored([]), [], "[]", "{}")
+    [(source_name, content)], [place] = raw.media.items(), plain.places
+    header = _read_header(source_name, content)
     if place.kind != header.kind or not (place.name == source_name or raw.has_bare_medium):
         return None
-    name, content = FIRST_NAMES[header.kind], raw.media[source_name]
-    return plain.stored([name]), [BuiltMedium(name, source_name, content, header, content_hash(content))]
+    name = FIRST_NAMES[header.kind]
+    medium = BuiltMedium(name, source_name, content, header, content_hash(content))
+    media_table = f"[{_table_row(medium)}]"
+    return BuiltSample(raw.origin, record.source_id, plain.stored([name]), [medium], media_table, "{}")
 
 
 FIRST_NAMES = {"image": "image_0", "video": "video_0"}

@@ -33,7 +33,7 @@ def careful_ways() -> Iterator[None]:
         for module in (i4, file_rows):
             patch.setattr(module, "read_plain_record", lambda text: None)
         patch.setattr(conversation, "read_plainly", lambda messages: None)
-        patch.setattr(built_sample, "_name_plainly", lambda raw, headers: None)
+        patch.setattr(built_sample, "_build_plainly", lambda raw: None)
         patch.setattr(image_header, "read_quickly", lambda content, image_format: None)
         yield
 
