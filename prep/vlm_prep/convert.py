@@ -83,7 +83,6 @@ def _stage_part(task: ConvertTask) -> Path:
     tables = IndexTables(folder, dataset=task.source.name, part=task.part.name)
     try:
         shards = _write_samples(task, folder, tables)
-        tables.write(shards)
     finally:
         tables.abandon()
     with writing(folder):
@@ -93,7 +92,7 @@ def _stage_part(task: ConvertTask) -> Path:
 
 
 def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tuple[ClosedShard, ...]:
-    """Write the samples of the part into shards and their rows into ``tables``; the closed shards."""
+    """Write the samples of the part into shards and their rows into ``tables``, whole; the shards."""
     with ShardWriter(folder, behind=_has_cores_to_spare()) as writer, few_collections():
         for raw in raw_samples(task):
             sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
@@ -102,6 +101,7 @@ def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tupl
             else:
                 tables.add_rejected(sample)
             del raw, sample  # up to 256 MiB, not to be held while the next one is read
+        tables.write(writer.close())  # while the last shard may still be written
         return writer.finish()
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from vlm_catalogs.hashing import sample_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
 from vlm_prep.built_sample import BuiltMedium, BuiltSample, media_hash
-from vlm_prep.mds_shard import ClosedShard, ShardPosition
+from vlm_prep.mds_shard import ShardPosition
 from vlm_prep.naming import short_name
 from vlm_prep.raw_sample import RejectedSample
 from vlm_prep.row_groups import Row, RowGroups, TableFile
@@ -89,12 +89,12 @@ class IndexTables:
             self._media_file.write(self._media.take_full())
             self._texts_file.write(self._texts.take_full())
 
-    def write(self, shards: Sequence[ClosedShard]) -> None:
-        """Write what is left, and the samples with the byte ranges of the closed shards. Raises StorageError."""
+    def write(self, offsets: Sequence[Sequence[int]]) -> None:
+        """Write what is left, and the byte ranges of samples from the offsets of each shard. Raises StorageError."""
         samples_file = TableFile(self._samples_path, SAMPLES)
         self._sample_groups += self._samples.take_rest()
         try:
-            samples_file.write(_with_byte_ranges(group, shards) for group in self._sample_groups)
+            samples_file.write(_with_byte_ranges(group, offsets) for group in self._sample_groups)
             self._media_file.write(self._media.take_rest())
             self._texts_file.write(self._texts.take_rest())
             for file in (samples_file, self._media_file, self._texts_file):
@@ -108,14 +108,14 @@ class IndexTables:
             file.abandon()
 
 
-def _with_byte_ranges(samples: pa.Table, shards: Sequence[ClosedShard]) -> pa.Table:
+def _with_byte_ranges(samples: pa.Table, offsets: Sequence[Sequence[int]]) -> pa.Table:
     """The rows with the byte ranges of samples in their shards; null for those that stand in none."""
-    starts = np.cumsum([0, *(len(shard.offsets) for shard in shards)])  # where each shard's begin among all offsets
-    offsets = np.array([offset for shard in shards for offset in shard.offsets] or [0, 0], np.int64)
+    starts = np.cumsum([0, *map(len, offsets)])  # where each shard's begin among all offsets
+    ends = np.array([offset for of_shard in offsets for offset in of_shard] or [0, 0], np.int64)
     shard, index = (samples[name].combine_chunks() for name in ("shard", "index_in_shard"))
     is_rejected = shard.is_null().to_numpy(zero_copy_only=False)
     places = starts[shard.fill_null(0).to_numpy()] + index.fill_null(0).to_numpy()
-    for name, column in zip(BYTE_RANGE, (offsets[places], offsets[places + 1]), strict=True):
+    for name, column in zip(BYTE_RANGE, (ends[places], ends[places + 1]), strict=True):
         samples = samples.append_column(name, pa.array(column, pa.int64(), mask=is_rejected))
     return samples.select(SAMPLES.names)
 

@@ -128,10 +128,15 @@ class ShardWriter:
                     self._buffers += buffers
                     texts.clear()
 
-    def finish(self) -> tuple[ClosedShard, ...]:
-        """All shards, the last one closed; none when no sample was written. Raises StorageError."""
+    def close(self) -> list[tuple[int, ...]]:
+        """The offsets of every shard, the last one closed; with ``behind``, it may still be on its way to the file."""
         if self._sizes:
             self._close_shard()
+        return [offsets for _, offsets in self._closed]
+
+    def finish(self) -> tuple[ClosedShard, ...]:
+        """All shards, the last one written; none when no sample was written. Raises StorageError."""
+        self.close()
         return tuple(
             ClosedShard(
                 name=path.name,
