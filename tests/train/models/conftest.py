@@ -74,8 +74,8 @@ class Tiny:
     def one_picture(self, width: int, height: int) -> Case:
         return case("any", [{"type": "image"}], "yes", images=[picture(5, width, height)])
 
-    def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-        return self.family.load(str(self.folder), dtype=dtype, device="cpu", config=model_settings())
+    def load(self, dtype: torch.dtype = torch.float32, folder: Path | None = None) -> torch.nn.Module:
+        return self.family.load(str(folder or self.folder), dtype=dtype, device="cpu", config=model_settings())
 
     def encode(self, index: int) -> Any:
         return self.family.encode(self.cases[index].sample, self.rendered[index])

@@ -4,16 +4,21 @@ Weights never change (a learning rate of 0 and no decay), so every step has a re
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlm_catalogs.config import load_config
+from vlm_catalogs.hashing import content_hash
 from vlm_train.load import load_family_of, load_trainer
 from vlm_train.models.family import EncodedSample
+from vlm_train.moe import BIAS
 from vlm_train.ranks import Ranks, join, leave, ranks_of
 
 TOML = """
@@ -45,6 +50,8 @@ class Way:
     name: str
     steps: tuple[tuple[tuple[MicroBatch, ...], ...], ...]
     settings: tuple[str, ...] = ()
+    watched: bool = False
+    """Count the collective calls, and hash every tensor of the module afterwards."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,32 @@ class Found:
     gradient: dict[str, torch.Tensor] = field(repr=False)
     losses: dict[str, float]
     """Of the samples of the first rank."""
+    biases: dict[str, torch.Tensor] = field(repr=False, default_factory=dict)
+    """Selection biases of the routers after the step."""
+    traffic: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Collective calls of the first rank on tensors: (operator, type of what it was given) -> how many."""
+    types: frozenset[str] = frozenset()
+    """Of the parameters that are kept, and of their gradients."""
+    hashes: dict[str, str] = field(repr=False, default_factory=dict)
+    """Of every parameter and buffer after the step."""
+
+
+def type_name(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the collective calls inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[str, str]] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "c10d":
+            tensors = [one for one in torch.utils._pytree.tree_leaves(args) if isinstance(one, torch.Tensor)]
+            self.seen[(function.__name__.partition(".")[0].strip("_"), type_name(tensors[-1]))] += 1
+        return function(*args, **(kwargs or {}))
 
 
 def write_plan(folder: Path, model: Path, samples: Sequence[EncodedSample], ways: Sequence[Way]) -> None:
@@ -81,11 +114,23 @@ def take_steps(folder: Path, samples: Sequence[EncodedSample], way: Way, ranks: 
     found = []
     for step in way.steps:
         batches = [family.collate([[samples[one] for one in row] for row in batch]) for batch in step[ranks.rank]]
-        result = trainer.take_step(batches).result()
-        gradient = {name: _whole(parameter.grad) for name, parameter in trainer.module.named_parameters()}
+        traffic = Traffic()
+        with traffic if way.watched else nullcontext():
+            result = trainer.take_step(batches).result()
+        trained = {name: one for name, one in trainer.module.named_parameters() if one.requires_grad}
+        gradient = {name: _whole(parameter.grad) for name, parameter in trained.items()}
         losses = {one.sample_id: one.loss_sum for one in result.samples}
-        found.append(Found(result.loss, result.grad_norm, result.aux_loss, gradient, losses))
+        biases = {name: one.clone() for name, one in trainer.module.named_buffers() if name.endswith(BIAS)}
+        kept = frozenset(type_name(one) for parameter in trained.values() for one in (parameter, parameter.grad))
+        hashes = tensor_hashes(trainer.module) if way.watched else {}
+        numbers = (result.loss, result.grad_norm, result.aux_loss)
+        found.append(Found(*numbers, gradient, losses, biases, traffic.seen, kept, hashes))
     return found
+
+
+def tensor_hashes(module: torch.nn.Module) -> dict[str, str]:
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: content_hash(bytes(_whole(one.detach()).view(torch.uint8).numpy())) for name, one in named}
 
 
 def _whole(gradient: Any) -> torch.Tensor:

@@ -7,6 +7,7 @@ over the step's supervised tokens. Bounds are those of the project: 1e-6 over al
 import os
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from tests.train.models.rank_steps import Found, Way, take_ways, write_plan
 from torch.nn.functional import cross_entropy
 
 from vlm_train.local_ranks import run_locally
+from vlm_train.loss import token_losses
 from vlm_train.models.family import EncodedSample
+from vlm_train.models.pretrained import export_model
+from vlm_train.moe import is_router
 from vlm_train.ranks import ALONE
 
 IMAGE, IMAGES, VIDEO, TEXT, BOTH, EMPTY = range(6)
@@ -30,8 +34,10 @@ PACKED = "train.sequence_packing=true"
 class Reference:
     """Gradient and loss of the five samples, each alone."""
 
-    def __init__(self, tiny: Any) -> None:
+    def __init__(self, tiny: Any, folder: Path | None = None) -> None:
+        """``folder`` holds other weights of the same model."""
         self.tiny = tiny
+        self.folder = folder or tiny.folder
         self.samples = [tiny.encode(number) for number in range(5)]
         self.samples.append(
             EncodedSample(
@@ -45,7 +51,7 @@ class Reference:
         self.alone = [self._alone(sample) for sample in self.samples[:5]]
 
     def _alone(self, sample: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
-        module = self.tiny.load().train()
+        module = self.tiny.load(folder=self.folder).train()
         batch = self.tiny.family.collate([[sample]])
         logits_NV = self.tiny.family.logits(module, batch).flatten(0, 1)[batch.places_N].float()
         loss = cross_entropy(logits_NV, batch.targets_N, reduction="sum")
@@ -108,8 +114,17 @@ def test_one_process_gives_the_gradient_of_its_samples_in_any_way(reference: Ref
             reference.check(one, step, name)
 
 
-def random_steps(number: int, *, packed: bool, seed: int) -> Any:
-    """Steps of two ranks with two micro-batches each, of any media, so that ranks often have different ones."""
+def test_the_loss_in_chunks_gives_the_gradient_of_the_loss_at_once(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference makes all logits at once; here a sample has several chunks, and a chunk several samples."""
+    monkeypatch.setattr("vlm_train.shard_parameters.token_losses", partial(token_losses, chunk=3))
+    write_plan(tmp_path, reference.tiny.folder, reference.samples, [Way("chunks", TWO_BY_TWO)])
+    reference.check(take_ways(tmp_path, ALONE)["chunks"][0], TWO_BY_TWO[0], "chunks of 3 tokens")
+
+
+def random_steps(number: int, *, packed: bool, seed: int, num_ranks: int = 2) -> Any:
+    """Steps of ranks with two micro-batches each, of any media, so that ranks often have different ones."""
     draw = random.Random(seed)
 
     def row() -> tuple[int, ...]:
@@ -122,7 +137,7 @@ def random_steps(number: int, *, packed: bool, seed: int) -> Any:
             return ((EMPTY,),)
         return tuple(row() for _ in range(draw.randint(1, 2)))
 
-    return tuple(tuple((batch(rank, step), batch(rank, step)) for rank in range(2)) for step in range(number))
+    return tuple(tuple((batch(rank, step), batch(rank, step)) for rank in range(num_ranks)) for step in range(number))
 
 
 def two_rank_ways(family: str, *, number: int, seed: int) -> list[Way]:
@@ -145,28 +160,77 @@ def two_rank_ways(family: str, *, number: int, seed: int) -> list[Way]:
     return ways
 
 
-def check_two_ranks(reference: Reference, folder: Path, *, number: int, every: int = 1) -> None:
-    """All ways, or ``every`` second or third of them."""
-    seed = int.from_bytes(os.urandom(4))
-    print(f"seed {seed}")
-    ways = two_rank_ways(reference.tiny.family.model_type, number=number, seed=seed)[every - 1 :: every]
-    write_plan(folder, reference.tiny.folder, reference.samples, ways)
-    assert run_locally([sys.executable, "-c", PROGRAM, str(folder)], num_processes=2) == 0
+def check_ranks(reference: Reference, folder: Path, ways: list[Way], *, what: str, num_ranks: int = 2) -> None:
+    """All ways on several ranks."""
+    write_plan(folder, reference.folder, reference.samples, ways)
+    assert run_locally([sys.executable, "-c", PROGRAM, str(folder)], num_processes=num_ranks) == 0
     found = torch.load(folder / "found.pt", weights_only=False)
     assert found.keys() == {way.name for way in ways}
     for way in ways:
         for place, (one, step) in enumerate(zip(found[way.name], way.steps, strict=True)):
-            reference.check(one, step, f"{way.name}, step {place} (seed {seed})")
+            reference.check(one, step, f"{way.name}, step {place} ({what})")
+
+
+def drawn_seed() -> int:
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    return seed
 
 
 def test_two_ranks_of_different_media_give_the_gradient_of_their_samples(reference: Reference, tmp_path: Path) -> None:
-    if reference.tiny.family.model_type != "qwen3_vl_moe":
+    family, seed = reference.tiny.family.model_type, drawn_seed()
+    if family != "qwen3_vl_moe":
         pytest.skip("the other families take their steps in the slow test")
-    check_two_ranks(reference, tmp_path, number=4, every=3)
+    quick = ("reduced once a step", "two copies", "experts shared out, packed, recomputed")
+    ways = [way for way in two_rank_ways(family, number=2, seed=seed) if way.name in quick]
+    check_ranks(reference, tmp_path, ways, what=f"seed {seed}")
 
 
 @pytest.mark.slow
 def test_two_ranks_give_the_gradient_of_their_samples_in_fifty_random_steps(
     reference: Reference, tmp_path: Path
 ) -> None:
-    check_two_ranks(reference, tmp_path, number=50)
+    seed = drawn_seed()
+    ways = two_rank_ways(reference.tiny.family.model_type, number=50, seed=seed)
+    check_ranks(reference, tmp_path, ways, what=f"seed {seed}")
+
+
+@pytest.mark.slow
+def test_copies_of_shards_over_four_ranks_give_the_gradient_of_their_samples(
+    reference: Reference, tmp_path: Path
+) -> None:
+    seed = drawn_seed()
+    steps = random_steps(3, packed=True, seed=seed, num_ranks=4)
+    copies = (PACKED, "policy.parallelism.dp_replicate_size=2")
+    ways = [Way("2 x 2", steps, copies), Way("once a step", steps, (*copies, "train.fsdp_reshard_after_forward=never"))]
+    if reference.tiny.family.model_type in MOE:
+        ways.append(Way("2 x 2, experts shared out", steps, (*copies, "policy.parallelism.ep_size=2")))
+    check_ranks(reference, tmp_path, ways, what=f"seed {seed}", num_ranks=4)
+
+
+@pytest.mark.slow
+def test_an_expert_and_a_rank_without_tokens_change_no_gradient(tiny: Any, tmp_path: Path) -> None:
+    if tiny.family.model_type not in MOE:
+        pytest.skip("a model without experts")
+    export_model(shunned(tiny, expert=1), str(tiny.folder), tmp_path / "model")
+    reference = Reference(tiny, tmp_path / "model")
+    step = (((((TEXT,),), ((TEXT,), (TEXT,))), (((EMPTY,),), ((EMPTY,), (EMPTY,)))),)
+    for name, gradient in reference.alone[TEXT][2].items():
+        if ".experts." in name:
+            assert [bool(one.any()) for one in gradient] == [True, False, True, True], name
+    way = Way("experts shared out", step, ("policy.parallelism.ep_size=2",))
+    check_ranks(reference, tmp_path / "plan", [way], what="no token for expert 1")
+
+
+def shunned(tiny: Any, *, expert: int) -> torch.nn.Module:
+    """The model with routers that send no token of TEXT to one expert: its row points away from all that they see."""
+    module, seen = tiny.load(), []
+    for router in (one for one in module.modules() if is_router(one)):
+        handle = router.register_forward_hook(lambda _module, inputs, _outputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            tiny.family.hidden_states(module, tiny.batch(TEXT))
+            inputs_ND = seen.pop().flatten(0, -2)
+            away_D = torch.linalg.lstsq(inputs_ND, -10 * torch.ones(len(inputs_ND), 1), driver="gelsd").solution[:, 0]
+            router.weight[expert] = away_D
+        handle.remove()
+    return module  # type: ignore[no-any-return]
