@@ -173,7 +173,6 @@ REFUSED_VALUES: dict[str, str] = {
     "train.optm_warmup_start_factor": "0.1",
     "train.train_policy.trainer_type": "'pi_sft'",
     "train.train_policy.type": "'grpo'",
-    "train.train_policy.balance_dp_token": "false",
     "train.train_policy.conversation_column_name": "'conversation'",
     "train.train_policy.dataset.subset": "'a'",
     "train.train_policy.dataset.revision": "'a'",

@@ -146,6 +146,32 @@ def test_two_ranks_train_packed_rows_as_one_process_does(tmp_path: Path, family:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("packed", ["true", "false"])
+def test_two_ranks_weigh_micro_batches_as_one_process_does(tmp_path: Path, packed: str) -> None:
+    """The rows of a micro-batch are often on two ranks, and the last step of an epoch has empty ones."""
+    place = build(tmp_path, "qwen3_vl", steps=4)
+    by_group = ("train.train_policy.balance_dp_token=false", f"train.sequence_packing={packed}")
+    by_group += ("stream.rows_per_step=8", "train.train_policy.mini_batch=2")
+    place.run("alone", *by_group)
+    place.run("two", "policy.parallelism.dp_shard_size=2", *by_group)
+    assert_same_run(place, "alone", "two")
+    place.run("by_tokens", *by_group[1:])
+    assert place.losses("by_tokens")[0] != pytest.approx(place.losses("alone")[0], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_vl", "nemotron_h_omni"])
+def test_adapters_over_two_ranks_go_on_in_one_process_and_back(tmp_path: Path, family: str) -> None:
+    place = build(tmp_path, family, steps=6)
+    lora = ("policy.lora.r=4", "policy.lora.target_modules='all-linear'")
+    place.run("alone", *lora)
+    place.run("moved", "train.max_num_steps=3", *TWO, *lora)
+    place.run("moved", "train.max_num_steps=5", *lora, resume=True)
+    place.run("moved", *TWO, *lora, resume=True)
+    assert_same_run(place, "alone", "moved")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3_vl_moe", "nemotron_h_omni"])
 def test_a_run_with_experts_over_two_ranks_goes_on_in_one_process_and_back(tmp_path: Path, family: str) -> None:
     place = build(tmp_path, family, steps=6)

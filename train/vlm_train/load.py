@@ -113,7 +113,8 @@ def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[
         build_optimizer(module.named_parameters(), settings),
         precision=types,
         grad_norm_clip=settings.grad_norm_clip,
-        balance_experts=config.custom.enable_moe_load_balancing_training,
+        # Adapters leave the base as it is, and a selection bias is part of it: an adapter alone could not carry it.
+        balance_experts=config.custom.enable_moe_load_balancing_training and config.policy.lora is None,
         aux_loss_coeff=config.policy.aux_loss_coeff,
         spike_mads=config.train.spike_mads,
         experts=experts,
@@ -130,6 +131,12 @@ def refuse_without_effect(config: Config, family: Family) -> None:
         raise ConfigError(
             f"{config.where(key)}: {key}: {family.model_type} has no routers with an auxiliary loss; leave it 0 "
             "(Nemotron's experts are balanced by custom.enable_moe_load_balancing_training)"
+        )
+    key = "custom.enable_moe_load_balancing_training"
+    if config.policy.lora is not None and config.custom.enable_moe_load_balancing_training and key in config.lines:
+        raise ConfigError(
+            f"{config.where(key)}: {key}: has no effect beside [policy.lora]: the base model stays as it is, its "
+            "routers' selection biases too; leave it out"
         )
     if config.policy.enable_liger_kernel:
         key = "policy.enable_liger_kernel"

@@ -1,6 +1,7 @@
 """One optimizer step: the loss of a whole step, its gradient, the guard, the update.
 
-The loss is the sum over supervised tokens divided by their number in the whole step, so micro-batches weigh by tokens.
+The loss is the sum over supervised tokens divided by their number in the whole step, so micro-batches weigh by tokens,
+unless the step comes with groups (``loss_weights``).
 Nothing in a step waits for the device: numbers are read a step later. Tensor names carry their shape: B rows, T tokens,
 N supervised tokens, S samples.
 """
@@ -19,6 +20,7 @@ from vlm_catalogs.hashing import order_key
 from vlm_train.aux_loss import AuxLoss
 from vlm_train.guard import StepGuard, Verdict
 from vlm_train.loss import sample_sums
+from vlm_train.loss_weights import LossGroups, loss_weights
 from vlm_train.models.expert_parallel import ExpertGroup
 from vlm_train.models.family import Batch
 from vlm_train.moe import RouterWatch
@@ -82,37 +84,43 @@ class Trainer:
         self,
         batches: Sequence[Batch],
         *,
+        groups: LossGroups | None = None,
         datasets: Sequence[str] = (),
         also: Sequence[float] = (),
         report_routers: bool = False,
     ) -> PendingStep:
         """Update the weights by one step, of whose micro-batches ``batches`` are those of this rank.
 
+        The loss is the mean over the supervised tokens of the step; with ``groups`` the mean over these of each one's.
         A bad step (see ``guard``) changes nothing, on any rank. Nothing here waits for the device: the numbers come by
         ``result`` of what is returned, those of each of ``datasets`` among them, the sums of ``also`` over the ranks,
         and with ``report_routers`` their health since the last report.
         """
-        num_supervised = int(self._summed([sum(batch.num_supervised_tokens for batch in batches)])[0])
+        weights_S = loss_weights(batches, groups, add_up=self._ranks.add_up).to(self._device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         chosen = self._loads_of_step(batches) if self._aux_coeff and len(batches) > 1 else None
         sums, aux = [], torch.zeros(1, dtype=torch.float64, device=self._device)
-        for number, batch in enumerate(batches, start=1):
+        of_batches = torch.split(weights_S.float(), [len(batch.sample_ids) for batch in batches])
+        for number, (batch, of_batch_S) in enumerate(zip(batches, of_batches, strict=True), start=1):
             defer_reduction(self._whole, more=number < len(batches))
-            sums.append(self._add_gradient(batch, num_supervised, chosen, aux))
+            sums.append(self._add_gradient(batch, of_batch_S, chosen, aux))
         norm = clip_gradients(self._trained, max_norm=self._grad_norm_clip).double().to(self._device)
         sums_S = torch.cat(sums)
-        counts = [sum(batch.num_tokens for batch in batches), sum(batch.num_padding for batch in batches)]
+        counts = [
+            sum(batch.num_supervised_tokens for batch in batches),
+            sum(batch.num_tokens for batch in batches),
+            sum(batch.num_padding for batch in batches),
+        ]
         of_host = torch.tensor([*counts, *also], dtype=torch.float64).to(self._device, non_blocking=True)
         of_datasets = dataset_sums(batches, sums_S, datasets=datasets)
-        shared = self._ranks.add_up(torch.cat([sums_S.sum()[None], aux, of_host, of_datasets]))
-        verdict = self.guard.judge(shared[0] / max(1, num_supervised), norm)
+        shared = self._ranks.add_up(torch.cat([(sums_S * weights_S).sum()[None], aux, of_host, of_datasets]))
+        verdict = self.guard.judge(shared[0], norm)
         is_bad = (verdict != Verdict.GOOD).float()
         step_unless(self.optimizer, is_bad)
         self._end_step_of_routers(is_bad)
-        ends = [4, 4 + len(also)]
+        ends = [5, 5 + len(also)]
         return PendingStep(
             batches,
-            num_supervised=num_supervised,
             datasets=datasets,
             has_aux_loss=bool(self._aux_coeff),
             numbers=torch.cat([verdict.double()[None], norm[None], shared[: ends[0]]]),
@@ -160,17 +168,11 @@ class Trainer:
         if self._experts is not None:
             self._experts.begin(on_device.input_ids_BT.numel())
 
-    def _summed(self, values: Sequence[float]) -> list[float]:
-        """Each value, summed over the ranks; between CPUs, so that no device is waited for."""
-        if self._ranks.is_alone:
-            return list(values)
-        return self._ranks.add_up(torch.tensor(values, dtype=torch.float64)).tolist()
-
-    def _add_gradient(self, batch: Batch, num_supervised: int, chosen: Tensor | None, aux: Tensor) -> Tensor:
+    def _add_gradient(self, batch: Batch, weights_S: Tensor, chosen: Tensor | None, aux: Tensor) -> Tensor:
         """The loss (S,) of each sample of the micro-batch; its part of the step's gradient is added up, ``aux`` too."""
         on_device = batch.to(self._device)
         losses_N = self._forward(on_device, counting=self._counting(on_device))
-        loss = losses_N.sum() / max(1, num_supervised)
+        loss = (losses_N * weights_S[on_device.samples_N]).sum()
         if self._aux_coeff:
             router = self.routers.routers[0]
             loads_E = self._loads_so_far() if chosen is None else chosen

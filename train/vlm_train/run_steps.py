@@ -98,6 +98,7 @@ def take_step(run: Run, steps: Iterator[Step], watch: RankWatch) -> TakenStep | 
     seed_step(run.config.train.seed or 0, place.step)
     pending = run.trainer.take_step(
         step.batches,
+        groups=None if run.config.train.train_policy.balance_dp_token else step.groups,
         datasets=run.dataset_names,
         also=(len(step.problems), run.gauges.operations(step.batches), *reads_since(run.store)),
         report_routers=(place.step + 1) % run.config.custom.n_step_per_workload_report == 0,

@@ -43,7 +43,7 @@ class StepResult:
     """The numbers of one step, those of all ranks but for ``samples``."""
 
     loss: float
-    """Mean over the supervised tokens of the step."""
+    """What is trained: the mean over the supervised tokens of the step, or over its groups the mean of each."""
     grad_norm: float
     """Before clipping."""
     verdict: Verdict
@@ -90,7 +90,6 @@ class PendingStep:
         self,
         batches: Sequence[Batch],
         *,
-        num_supervised: int,
         datasets: Sequence[str],
         has_aux_loss: bool,
         numbers: Tensor,
@@ -99,9 +98,11 @@ class PendingStep:
         sums_S: Tensor,
         loads: Sequence[Tensor],
     ) -> None:
-        """``numbers``: verdict, gradient norm, loss, auxiliary loss, tokens, padding; ``loads``: of each router."""
+        """``numbers``: verdict, gradient norm, loss, auxiliary loss, supervised tokens, tokens, padding.
+
+        ``loads``: of each router.
+        """
         self._batches = [replace(batch, media=()) for batch in batches]  # pixels are not kept for names
-        self._num_supervised = num_supervised
         self._datasets = tuple(datasets)
         self._has_aux_loss = has_aux_loss
         parts = [numbers, also, dataset_sums, sums_S, *(load.double() for load in loads)]
@@ -113,12 +114,12 @@ class PendingStep:
         """The numbers, once the device has them: this waits until then."""
         self.ended.wait()
         numbers, also, of_datasets, sums, *loads = (part.tolist() for part in torch.split(self._values, self._sizes))
-        verdict, grad_norm, loss_sum, aux_loss, num_tokens, num_padding = numbers
+        verdict, grad_norm, loss, aux_loss, num_supervised, num_tokens, num_padding = numbers
         return StepResult(
-            loss=loss_sum / max(1, self._num_supervised),
+            loss=loss,
             grad_norm=grad_norm,
             verdict=Verdict(int(verdict)),
-            num_supervised_tokens=self._num_supervised,
+            num_supervised_tokens=int(num_supervised),
             num_tokens=int(num_tokens),
             num_padding=int(num_padding),
             aux_loss=aux_loss if self._has_aux_loss else None,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from vlm_train.epoch_files import EpochFiles
+from vlm_train.loss_weights import LossGroups
 from vlm_train.models.family import Batch, EncodedSample
 from vlm_train.planned_rows import PlannedRow, planned_rows
 from vlm_train.rank_rows import Flags, lines_of_ranks, rows_of_rank
@@ -44,6 +45,8 @@ class Step:
     batches: list[Batch]
     samples: list[PlannedRow]
     """In the order of their rows, without what only fills the step."""
+    groups: LossGroups
+    """The micro-batches of the step over all ranks."""
     problems: list[str]
     """Which of them stand there blank, and why."""
 
@@ -75,7 +78,8 @@ def encoded_steps(
         for (place, _), (rows, batches) in zip(planned, made, strict=False):  # the first is exhausted first
             store.reached(epoch=place.epoch, step=place.epoch_step)
             problems = [problem for row in rows for problem in row.problems]
-            yield Step(place=place, batches=batches, samples=planned_samples(rows), problems=problems)
+            groups = _groups(rows, mini_batch=plan.mini_batch, rows_per_step=plan.order.rows_per_step)
+            yield Step(place=place, batches=batches, samples=planned_samples(rows), problems=problems, groups=groups)
 
 
 def _batches(
@@ -84,6 +88,12 @@ def _batches(
     """The rows beside their micro-batches."""
     begins = range(0, len(rows), mini_batch)
     return rows, [collate([row.samples for row in rows[begin : begin + mini_batch]]) for begin in begins]
+
+
+def _groups(rows: Sequence[EncodedRow], *, mini_batch: int, rows_per_step: int) -> LossGroups:
+    """Rows of the step that follow each other, whichever ranks they are dealt to."""
+    of_samples = [line.row // mini_batch for row in rows for line in row.planned]
+    return LossGroups(of_samples=of_samples, number=rows_per_step // mini_batch)
 
 
 def _planned_steps(

@@ -161,11 +161,6 @@ NOT_BUILT: dict[str, Fate] = {
     **_refused(f"{NO_DIFFUSION}; leave it false", "policy.is_diffusers", unless=(False,)),
     **_refused("distillation is not built yet; leave it false", "distillation.enable", unless=(False,)),
     **_refused(
-        "a loss that is a mean over samples is not built yet; leave it true",
-        "train.train_policy.balance_dp_token",
-        unless=(True,),
-    ),
-    **_refused(
         NO_LIGER_LOSS,
         *(f"policy.enable_liger_{key}" for key in ("cross_entropy", "fused_cross_entropy")),
         unless=(False,),

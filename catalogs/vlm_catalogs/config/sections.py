@@ -35,7 +35,7 @@ class CustomSection:
     train_layers: tuple[str, ...] = ()
     """Class names of the modules left trainable; empty trains what the patterns of [policy] leave."""
     enable_moe_load_balancing_training: bool = True
-    """Balance the experts without an auxiliary loss; only models with experts have any."""
+    """Balance the experts without an auxiliary loss; only models with experts have any, and not beside adapters."""
     n_step_per_workload_report: PositiveCount = 10
     """Steps between two reports of the experts' load."""
     allow_catalog_code: bool = False
@@ -75,7 +75,8 @@ class TrainPolicySection:
     system_prompt: str = ""
     """Put before conversations that have no system message; empty puts none."""
     balance_dp_token: bool = True
-    """The loss is a mean over the supervised tokens of the whole step."""
+    """The loss is a mean over the supervised tokens of the whole step; false: the mean over its micro-batches
+    (``mini_batch`` rows that follow each other) of the mean over the tokens of each."""
     enable_dp_load_balancing: bool = False
     load_balanced_pool_size: PositiveCount = 32
     load_balanced_max_tokens_for_batch: PositiveCount | None = None

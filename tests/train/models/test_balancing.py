@@ -12,6 +12,9 @@ import torch
 from tests.train.models.rank_steps import Found, Way, take_ways, write_plan
 from transformers import AutoModelForImageTextToText
 
+from vlm_catalogs.config import load_config
+from vlm_catalogs.errors import ConfigError
+from vlm_train.load import refuse_without_effect
 from vlm_train.local_ranks import run_locally
 from vlm_train.models.family import EncodedSample
 from vlm_train.models.pretrained import export_model
@@ -131,6 +134,19 @@ def test_the_bias_stays_in_fp32_and_exact_beside_weights_in_bfloat16(skewed: tup
         assert bias.dtype is torch.float32
         moved = bias - torch.tensor([SKEW] + [0.0] * (len(bias) - 1))
         assert all(abs(abs(one) - RATE) < 1e-7 or one == 0 for one in moved.tolist())
+
+
+def test_adapters_leave_the_biases_as_they_are(skewed: tuple[Any, Path], tmp_path: Path) -> None:
+    """An export of the adapters alone could not carry them."""
+    tiny, folder = skewed
+    lora = ("policy.lora.r=2", "policy.lora.target_modules='all-linear'")
+    write_plan(tmp_path, folder, samples(tiny), [Way("adapters", ((((((TEXT,),),),)),), lora)])
+    toml = tmp_path / "config.toml"
+    toml.write_text(toml.read_text().replace("enable_moe_load_balancing_training = false", ""))
+    (found,) = take_ways(tmp_path, ALONE)["adapters"]
+    assert all(bias[0] == pytest.approx(SKEW) and not bias[1:].any() for bias in found.biases.values())
+    with pytest.raises(ConfigError, match=r"enable_moe_load_balancing_training: has no effect beside \[policy\.lora\]"):
+        refuse_without_effect(load_config(toml, overrides=[BALANCED, *lora]), tiny.family)
 
 
 @pytest.mark.slow
