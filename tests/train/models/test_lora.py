@@ -113,6 +113,8 @@ def names(tiny: Any) -> list[str]:
 
 
 def test_a_step_changes_what_trains_and_no_other_tensor(tiny: Any, tmp_path: Path) -> None:
+    if tiny.family.model_type != "nemotron_h_omni":
+        pytest.skip("the other families take the step in the slow test")
     ways = frozen_ways(tiny)
     alone = [Way(way.name, (((*STEP[0][0], *STEP[0][1]),),), way.settings, watched=True) for way in ways.values()]
     write_plan(tmp_path, tiny.folder, [tiny.encode(number) for number in range(4)], alone)
