@@ -84,8 +84,10 @@ class RankWatch:
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
         self._stacks.close()
-        for name in ("json", "stacks.txt"):
-            self._path(name).unlink(missing_ok=True)
+        self._path("json").unlink(missing_ok=True)
+        stacks = self._path("stacks.txt")
+        if stacks.stat().st_size == 0:  # else they say what this rank was at when another one ended the run
+            stacks.unlink()
 
     def _watch(self) -> None:
         while not self._over.wait(self._seconds):
