@@ -12,8 +12,11 @@ from vlm_train.run_plan import order_settings, plan_run
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def check_config(config: Config) -> int:
-    """Print everything; 0 when a run could start, 2 when something is missing."""
+def check_config(config: Config, *, takes_steps: bool = False) -> int:
+    """Print everything; 0 when a run could start, 2 when something is missing.
+
+    ``takes_steps``, where nothing is missing: the heaviest steps too, with their peak of memory.
+    """
     order_settings(config)
     result(f"mode: {describe_mode(config)}")
     result(f"\nsettings:\n{_indented(config.resolved_toml())}")
@@ -24,6 +27,10 @@ def check_config(config: Config) -> int:
         result(f"missing: {text}")
     if not missing:
         result("nothing is missing: vlm-train run can start")
+    if takes_steps and not missing:
+        from vlm_train.try_steps import try_steps
+
+        try_steps(config)
     return WRONG_INPUT if missing else 0
 
 

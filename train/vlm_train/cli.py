@@ -18,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(asked: argparse.Namespace) -> int:
-    """vlm-train check CONFIG."""
+    """vlm-train check CONFIG [--step]."""
     from vlm_catalogs.config import load_config
     from vlm_train.check import check_config
 
-    return check_config(load_config(Path(asked.config), overrides=asked.set))
+    return check_config(load_config(Path(asked.config), overrides=asked.set), takes_steps=asked.step)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -129,6 +129,9 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="example: vlm-train check configs/tiny/qwen3_vl_i4.toml",
     )
     _add_config(command)
+    command.add_argument(
+        "--step", action="store_true", help="also take the heaviest steps of the plan for real, and print their memory"
+    )
     command.set_defaults(command=check)
 
 

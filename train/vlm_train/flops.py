@@ -129,5 +129,10 @@ def _attention_widths(module: nn.Module) -> tuple[int, int]:
     return text, vision
 
 
+def is_of_vision(name: str) -> bool:
+    """Does a parameter or module of this name lie outside of the text model?"""
+    return _is_of(name, VISION)
+
+
 def _is_of(name: str, pieces: tuple[str, ...]) -> bool:
     return any(piece in pieces for piece in name.split("."))

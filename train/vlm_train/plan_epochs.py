@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +22,17 @@ from vlm_train.draws import DatasetToDraw
 from vlm_train.epoch import EpochPart, plan_parts
 from vlm_train.epoch_files import EpochFiles, written_parts
 from vlm_train.fetch_plan import Numbers, ShardLines
+from vlm_train.heaviest import HeaviestSteps, MicroBatch
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.open_store import steps_ahead
 from vlm_train.plan_facts import Drawn, EpochCounter, EpochFacts, RunShape
+from vlm_train.ranks import parallelism_of, share_ranks
 from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.shard_pieces import PARTS_IN_MEMORY, ShardPieces
 from vlm_train.start import claim_for_plan, plan_fingerprint, rows_of_run
+
+if TYPE_CHECKING:
+    from vlm_train.memory_plan import MemoryPlan
 
 TOO_LONG = "longer_than_model_max_length"
 MEGABYTE = 1e6
@@ -81,6 +87,10 @@ class PlanReport:
     weight_unit: str
     epochs: tuple[EpochFacts, ...]
     datasets: tuple[DatasetPlan, ...]
+    memory: "MemoryPlan"
+    """Of the rank that needs most."""
+    heaviest: tuple[MicroBatch, ...]
+    """The micro-batches with most tokens and with most patches."""
 
 
 def plan_config(config: Config, *, num_ranks: int, num_nodes: int, writes: bool, as_json: bool) -> int:
@@ -105,15 +115,23 @@ def plan_config(config: Config, *, num_ranks: int, num_nodes: int, writes: bool,
         num_nodes=num_nodes,
         steps_ahead=steps_ahead(config, rows_per_step=rows, num_ranks=num_ranks),
     )
-    epochs = tuple(_planned_epochs(config, mix, datasets, plan, shape, writes=writes))
-    report = _report(config, mix, plan, shape, epochs, writes=writes)
+    heaviest = HeaviestSteps(rows_per_step=rows, mini_batch=plan.mini_batch, num_ranks=num_ranks)
+    epochs = tuple(_planned_epochs(config, mix, datasets, plan, shape, heaviest, writes=writes))
+    report = _report(config, mix, plan, shape, epochs, heaviest, writes=writes)
     result(json_text.dumps(asdict(report)) if as_json else "\n".join(_lines(report, plan)))
     _check_cache(config, mix, epochs)
     return 0
 
 
 def _planned_epochs(
-    config: Config, mix: OpenMix, datasets: Sequence[DatasetToDraw], plan: RunPlan, shape: RunShape, *, writes: bool
+    config: Config,
+    mix: OpenMix,
+    datasets: Sequence[DatasetToDraw],
+    plan: RunPlan,
+    shape: RunShape,
+    heaviest: HeaviestSteps,
+    *,
+    writes: bool,
 ) -> Iterator[EpochFacts]:
     """The facts of each epoch that the run begins."""
     extents = _Extents(mix, by_range=config.stream.fetch == "ranges")
@@ -123,6 +141,7 @@ def _planned_epochs(
             counter = EpochCounter(epoch, shape, extents)
             for part in _parts(config, datasets, plan, epoch, writes=writes):
                 counter.add(part.table)
+                heaviest.add(epoch, part.table)
                 progress.advance(part.table.num_rows)
             facts = counter.facts()
             yield facts
@@ -165,8 +184,20 @@ class _Extents:
 
 
 def _report(
-    config: Config, mix: OpenMix, plan: RunPlan, shape: RunShape, epochs: tuple[EpochFacts, ...], *, writes: bool
+    config: Config,
+    mix: OpenMix,
+    plan: RunPlan,
+    shape: RunShape,
+    epochs: tuple[EpochFacts, ...],
+    heaviest: HeaviestSteps,
+    *,
+    writes: bool,
 ) -> PlanReport:
+    from vlm_train.memory_plan import plan_memory
+    from vlm_train.models.meta_model import meta_module
+
+    batches = tuple(one for one in (heaviest.most_tokens, heaviest.most_patches) if one)
+    _, num_shards = share_ranks(*parallelism_of(config), size=shape.num_ranks)
     steps = sum(one.steps for one in epochs)
     return PlanReport(
         mix=mix.place,
@@ -182,6 +213,8 @@ def _report(
         weight_unit=mix.manifest.weight_unit,
         epochs=epochs,
         datasets=tuple(_dataset_plans(mix, epochs)),
+        memory=plan_memory(config, meta_module(config)[0], batches, num_shards=num_shards),
+        heaviest=batches,
     )
 
 
@@ -241,8 +274,22 @@ def _lines(report: PlanReport, plan: RunPlan) -> Iterator[str]:
         [_dataset_row(one) for one in report.datasets],
     )
     yield ""
+    yield from _memory_lines(report)
     where = report.epochs_folder
     yield f"epoch tables: {where}" if where else "epoch tables: not written"
+
+
+def _memory_lines(report: PlanReport) -> Iterator[str]:
+    memory = report.memory
+    parts = ("weights", "gradients", "optimizer", "activations", "logits")
+    named = ", ".join(f"{name} {getattr(memory, name) / MEGABYTE:,.1f}" for name in parts)
+    yield f"memory of a rank, MB: about {memory.total / MEGABYTE:,.1f} ({named}); activations are an estimate"
+    for one, why in zip(report.heaviest, ("tokens", "patches"), strict=False):
+        yield (
+            f"most {why} at once: {one.padded_tokens:,} tokens and {one.patches:,} patches, in step {one.epoch_step} "
+            f"of epoch {one.epoch} on rank {one.rank}"
+        )
+    yield f"a checkpoint: {memory.checkpoint / MEGABYTE:,.1f} MB"
 
 
 EPOCH_HEAD = (
