@@ -59,7 +59,7 @@ def try_steps(config: Config) -> list[TriedStep]:
         trainer, _ = load_trainer(config, family)
         set_lr(trainer.optimizer, 1.0)
         tried = []
-        for number, (why, batch) in enumerate(wanted.items(), start=1):
+        for why, batch in wanted.items():
             assert batch is not None  # an epoch has a step
             table = _table_of_step(datasets, plan, batch)
             lines = rows_of_rank(
@@ -71,7 +71,7 @@ def try_steps(config: Config) -> list[TriedStep]:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
-            outcome = trainer.take_step(batches, step=number)
+            outcome = trainer.take_step(batches).result()
             seconds = time.perf_counter() - began
             tried.append(TriedStep(why=why, batch=batch, loss=outcome.loss, seconds=seconds, peak_bytes=peak_memory()))
     memory = plan_memory(config, trainer.module, wanted.values(), num_shards=1)
