@@ -28,6 +28,7 @@ ANSWER = Answer(
 def config(folder: Path, *loggers: str) -> Config:
     text = (
         f'[policy]\nmodel_name_or_path = "Qwen/Qwen3-VL"\n[logging]\nlogger = {list(loggers)}\nproject_name = "ours"\n'
+        'experiment_name = "the first"\n'
     )
     (folder / "run.toml").write_text(text)
     return load_config(folder / "run.toml")
@@ -64,6 +65,7 @@ def test_wandb_writes_a_run_offline_and_goes_on_under_its_id(tmp_path: Path, mon
     assert ids[0] == ids[1]
     written = list((tmp_path / "wandb").glob(f"offline-run-*-{ids[0]}/run-{ids[0]}.wandb"))
     assert written and b"train/loss" in written[0].read_bytes()
+    assert b"the first" in written[0].read_bytes() and b"ours" in written[0].read_bytes()
     [table] = written[0].parent.glob("files/media/table/validation/answers_*.table.json")
     assert "a <b>dog</b>" in table.read_text()
 
