@@ -86,6 +86,8 @@ SHOWN: dict[str, str] = {
     "test_a_value_that_would_change_results_is_refused",
     "train.train_policy.system_prompt": "end_to_end/test_measured_lengths.py::"
     "test_measured_lengths_are_the_encoded_ones",
+    "train.train_policy.balance_dp_token": "train/test_loss_weights.py::"
+    "test_each_micro_batch_weighs_the_same_whatever_the_forward_passes",
     "train.ckpt.enable_checkpoint": "train/test_settings.py::test_checkpoints_fall_due_by_steps_or_by_epochs",
     "train.ckpt.save_freq": "train/test_settings.py::test_checkpoints_fall_due_by_steps_or_by_epochs",
     "train.ckpt.save_freq_in_epoch": "train/test_settings.py::test_checkpoints_fall_due_by_steps_or_by_epochs",
