@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError
+from vlm_train.cli import main
 from vlm_train.make_tiny import FAMILIES, make_tiny
 from vlm_train.ranks import ranks_of
 from vlm_train.run_plan import order_settings
@@ -252,6 +253,19 @@ def test_a_rank_that_fails_ends_the_others_with_its_exit_code(tmp_path: Path) ->
     _, said = process.communicate(timeout=600)
     assert process.returncode == 2, said
     assert "move" in said and "away and run vlm-prep build-mix" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("setting", ["policy.parallelism.tp_size=2", "stream.rows_per_step=3"])
+def test_sizes_are_refused_once_before_any_process_starts(
+    tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small.toml").write_text(TOML.format(folder=tmp_path, demo=DEMO, steps=1))
+    monkeypatch.setattr("subprocess.Popen", lambda *_given, **_settings: pytest.fail("a process was started"))
+    settings = ("policy.model_name_or_path=Qwen/Qwen3-VL-2B", "policy.parallelism.dp_shard_size=2", setting)
+    assert main(["run", str(tmp_path / "small.toml"), *(text for one in settings for text in ("--set", one))]) == 2
+    said = capsys.readouterr().err
+    assert said.count(setting.partition("=")[0]) == 1
+    assert "tensor parallelism is not built" in said or "do not divide by 2 ranks" in said
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_catalogs.errors import ConfigError
-from vlm_train.trainable import TrainableRules, apply_trainable, named_parameters, plan_trainable
+from vlm_train.trainable import TrainableRules, apply_trainable, named_parameters, nearest_names, plan_trainable
 
 
 class Tower(nn.Module):
@@ -95,3 +95,12 @@ def test_frozen_parameters_stay_as_they_are_and_the_others_move() -> None:
     optimizer.step()
     changed = {name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {name for name in ALL if name.startswith("mixer")}
+
+
+def test_the_nearest_names_are_of_three_kinds_not_of_three_layers() -> None:
+    names = [f"text.layers.{number}.norm.weight" for number in range(9)] + [
+        "visual.blocks.0.norm.weight",
+        "head.weight",
+    ]
+    assert nearest_names("vision_norm", names).count("layers") == 1
+    assert "visual.blocks.0" in nearest_names("vision_norm", names)

@@ -30,10 +30,11 @@ def run(asked: argparse.Namespace) -> int:
     from vlm_catalogs.config import load_config
 
     config = load_config(Path(asked.config), overrides=asked.set)
-    from vlm_train.local_ranks import local_processes, run_locally, this_command
+    from vlm_train.local_ranks import local_processes, refuse_sizes, run_locally, this_command
 
     num_processes = local_processes(config)
     if num_processes > 1:
+        refuse_sizes(config, num_processes=num_processes, resume=asked.resume)
         settings = [text for one in asked.set for text in ("--set", one)]
         resume = ["--resume"] if asked.resume else []
         return run_locally(this_command(["run", asked.config, *settings, *resume]), num_processes=num_processes)

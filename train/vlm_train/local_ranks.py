@@ -45,6 +45,17 @@ def ranks_to_start(config: Config, environment: Mapping[str, str] = os.environ) 
     return ranks_of(config, environment).size if "WORLD_SIZE" in environment else local_processes(config, environment)
 
 
+def refuse_sizes(config: Config, *, num_processes: int, resume: bool) -> None:
+    """Raise ConfigError, once and before any process starts, for sizes that every one of them would refuse."""
+    from vlm_train.run_plan import order_settings
+    from vlm_train.start import rows_of_run
+
+    ranks = ranks_of(config, {"WORLD_SIZE": str(num_processes)})
+    order_settings(
+        config, num_ranks=ranks.size, known_rows=rows_of_run(config, resume=resume or bool(config.train.resume))
+    )
+
+
 def run_locally(command: Sequence[str], *, num_processes: int) -> int:
     """Run ``command`` as ``num_processes`` ranks; the exit code of the first that fails, else 0.
 

@@ -134,10 +134,13 @@ def _of_class(parameters: Sequence[NamedParameter], name: str) -> list[NamedPara
 
 
 def nearest_names(text: str, names: Sequence[str]) -> str:
-    """Up to three names that look most like ``text``, its regex marks left out."""
+    """Up to three names that look most like ``text``, its regex marks left out; of names that differ by number, one."""
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]+", ".", text).strip(".")
     ranked = sorted(names, key=lambda name: -_likeness(plain, name))
-    return ", ".join(ranked[:3])
+    distinct: dict[str, str] = {}
+    for name in ranked:
+        distinct.setdefault(re.sub(r"\d+", "#", name), name)
+    return ", ".join(list(distinct.values())[:3])
 
 
 def _likeness(plain: str, name: str) -> float:
