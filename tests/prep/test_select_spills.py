@@ -1,5 +1,6 @@
 """An index larger than the memory that DuckDB may use: selection goes to disk and decides the same."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,25 @@ def test_what_does_not_fit_into_memory_goes_to_disk_and_decides_the_same(
     with pytest.raises(StorageError), open_index(tmp_path, max_bytes=MEMORY) as index:
         index.execute("set max_temp_directory_size = '0KB'")
         select_samples(index, population, rules)
+
+
+def test_a_disk_that_is_full_when_selection_spills_is_said_and_it_decides_the_same_with_room(
+    population: Population, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("mounting needs root")
+    request.addfinalizer(lambda: subprocess.run(["umount", disk], check=True))
+    rules = Rules(caps=Caps(fractions={"d": 0.5}), include_video=True, model_max_length=99, seed=0)
+    with (
+        pytest.raises(StorageError, match="disk: the index cannot be asked"),
+        open_index(disk, max_bytes=MEMORY) as index,
+    ):
+        select_samples(index, population, rules)
+    assert not list(disk.rglob("*.tmp")) and not list(disk.rglob("*.block"))
+    subprocess.run(["mount", "-o", "remount,size=2g", disk], check=True)
+    with open_index(tmp_path) as index:
+        expected = select_samples(index, population, rules)
+    with open_index(disk, max_bytes=MEMORY) as index:
+        assert select_samples(index, population, rules) == expected
