@@ -1,11 +1,13 @@
 """What will a build do? Its sources and their parts, before anything is converted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.errors import UserError
-from vlm_catalogs.source import Source
+from vlm_catalogs.errors import ConfigError, UserError
+from vlm_catalogs.object_store import is_s3
+from vlm_catalogs.source import FileSource, Source
 from vlm_catalogs.sources import resolve_sources
 from vlm_prep.known_sources import known_plans
 from vlm_prep.mix import check_epoch_size
@@ -46,6 +48,7 @@ def plan_build(
     check_needed(config)
     resolved = resolve_sources(config)
     stores = stores_of(config)
+    _refuse_output_in_sources(config, resolved.sources, stores)
     if not refresh and (known := known_plans(config, resolved.sources, stores)) is not None:
         notes = (*resolved.notes, *(text for plan in known for text in plan.notes), KNOWN)
         return BuildPlan(stores=stores, sources=known, notes=notes, resolved=tuple(resolved.sources), is_known=True)
@@ -70,3 +73,18 @@ def plan_build(
         resolved=tuple(resolved.sources),
         to_copy=tuple(to_copy),
     )
+
+
+def _refuse_output_in_sources(config: Config, sources: Sequence[Source], stores: Stores) -> None:
+    """Raise ConfigError where the next build would read what this one writes."""
+    outputs = {"mix.shards": stores.shards.folder, "mix.root": stores.mix.folder.parent}
+    for source in sources:
+        if not isinstance(source, FileSource) or is_s3(source.path) or not Path(source.path).is_dir():
+            continue
+        folder = Path(source.path).resolve()
+        for key, output in outputs.items():
+            if output.resolve().is_relative_to(folder):
+                raise ConfigError(
+                    f"{source.origin}: {source.name}: {key} {output} lies in the source {source.path}, which the next "
+                    f"build would read with what this one writes; put one of them elsewhere"
+                )

@@ -79,7 +79,7 @@ def plan_draws(
         if num_selected.get(source.name, 0) == 0:
             raise DataError(
                 f"{source.origin}: {source.name}: no sample is left to draw from, but its weight is {source.weight:g}; "
-                "see the reasons above, or give it weight 0"
+                "see the reasons above (without any it has no samples), or give it weight 0"
             )
     selected = {
         source.name: Selected(

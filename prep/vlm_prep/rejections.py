@@ -10,6 +10,7 @@ from vlm_prep.select import Rejections
 
 ALWAYS_ALLOWED = 10
 """So many rejected samples of a source never fail a build."""
+SHOWN_CHARACTERS = 300
 
 
 def check_rejections(config: Config, prepared: Sequence[PreparedSource], found: Sequence[Rejections]) -> list[str]:
@@ -34,5 +35,10 @@ def check_rejections(config: Config, prepared: Sequence[PreparedSource], found: 
 def _rejection_line(door: Rejections) -> str:
     return (
         f"  {door.num_samples:,} x {door.reason}: {MEANINGS.get(door.reason, '')}\n"
-        f"    such as {door.example}: {door.detail}"
+        f"    such as {_clipped(door.example)}: {_clipped(door.detail)}"
     )
+
+
+def _clipped(text: str) -> str:
+    """Names and contents of the source may be of any length; the index has them whole."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

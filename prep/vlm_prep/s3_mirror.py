@@ -86,7 +86,11 @@ class _Mirror:
 
     def copied(self) -> dict[str, str]:
         """Key -> ETag of what was copied before."""
-        return json_text.loads(self.record.read_bytes()) if self.record.is_file() else {}
+        try:
+            found = json_text.loads(self.record.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}  # a record that was cut short only has all copied again
+        return found if isinstance(found, dict) else {}
 
     def missing(self) -> dict[str, StoredObject]:
         """What is wanted and is not there as it should be."""

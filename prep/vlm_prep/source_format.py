@@ -1,8 +1,9 @@
 """Which form does a normal source have, and which files are it? Decided by looking, unless the TOML says it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.errors import ConfigError, StorageError
 from vlm_catalogs.source import FileSource
 from vlm_prep.mds_folder import is_mds_folder
 
@@ -72,9 +73,31 @@ def _files(source: FileSource, file_format: str) -> list[Path]:
     if path.is_file():
         is_named = source.format == file_format
         return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
-    found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES[file_format] and file.is_file()]
+    found = [file for file in _below(path) if file.suffix.lower() in SUFFIXES[file_format]]
     _check_names(source, found)
+    for file in found:
+        if not file.is_file():  # left out silently, its samples would be
+            what = "a link that leads nowhere" if file.is_symlink() else "neither a file nor a folder"
+            raise ConfigError(f"{source.origin}: {source.name}: {file} is {what}; mend or remove it")
     return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """What is below a folder and is no folder; links to folders are followed, but none back to where it stands in.
+
+    Raises StorageError for a folder that cannot be read.
+    """
+    real = folder.resolve()
+    around = above | {real, *real.parents}
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be read: {error.strerror}") from error
+    for path in inside:
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink() or path.resolve() not in around:
+            yield from _below(path, around)
 
 
 def _check_names(source: FileSource, files: list[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.errors import ConfigError, StorageError
 from vlm_catalogs.source import FileSource
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
@@ -157,3 +157,44 @@ def test_a_file_name_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None
     write_lines(tmp_path / os.fsdecode(b"\xff.jsonl"), [showing("a.png")])
     with pytest.raises(ConfigError, match=r"x\.toml:1: d: .*\\xff\.jsonl' is not UTF-8; rename the file"):
         read(source_at(tmp_path))
+
+
+LINE = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}) + "\n"
+
+
+@pytest.mark.parametrize("odd", ["link", "fifo"])
+def test_what_is_named_like_data_and_cannot_be_read_is_said(odd: str, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(LINE)
+    if odd == "link":
+        (tmp_path / "a.jsonl").symlink_to("nowhere")
+    else:
+        os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(ConfigError, match=r"a\.jsonl is (a link that leads nowhere|neither a file nor a folder)"):
+        resolve_format(source_at(tmp_path))
+
+
+def test_linked_folders_are_read_and_loops_of_them_are_not(tmp_path: Path) -> None:
+    for name in ("d/one", "d/two", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jsonl").write_text(LINE)
+    links = {"d/linked": "../elsewhere", "d/loop": ".", "d/up": "..", "d/one/other": "../two", "d/two/other": "../one"}
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    found = {"d/one/a", "d/two/a", "d/linked/a", "d/one/other/a", "d/two/other/a"}
+    expected = {f"{name.removeprefix('d/')}.jsonl#{0:09d}" for name in found}
+    assert set(read(source_at(tmp_path / "d"))) == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving up a right needs root")
+def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("d/closed").mkdir(parents=True)
+    Path("d/b.jsonl").write_text(LINE)
+    Path("d/closed").chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StorageError, match="d/closed: cannot be read: Permission denied"):
+            resolve_format(source_at(Path("d")))
+    finally:
+        os.seteuid(0)
