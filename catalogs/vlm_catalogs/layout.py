@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.field_types import check_fields
 from vlm_catalogs.hashing import file_hash
 
 PART_FILE = "part.json"
@@ -73,9 +74,11 @@ def read_part(folder: Path, *, shown: Callable[[Path], str] = str, advice: str =
         fields = json_text.loads(path.read_bytes())
         for name in ("shards", "tables"):
             fields[name] = tuple(StoredFile(**file) for file in fields[name])
-        return PartRecord(
+        record = PartRecord(
             **{**fields, "inputs": tuple(fields["inputs"]), "shard_samples": tuple(fields["shard_samples"])}
         )
+        check_fields(record)
+        return record
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{shown(path)}: {error}; {advice}") from error
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.field_types import check_fields
 
 FORMAT = "vlm-mix/manifest"
 MANIFEST_FILE = "manifest.json"
@@ -133,7 +134,9 @@ def _manifest_from(fields: dict[str, Any]) -> Manifest:
         for dataset in fields.pop("datasets")
     )
     encoding = Encoding(**fields.pop("encoding"))
-    return Manifest(datasets=datasets, encoding=encoding, notes=tuple(fields.pop("notes", ())), **fields)
+    manifest = Manifest(datasets=datasets, encoding=encoding, notes=tuple(fields.pop("notes", ())), **fields)
+    check_fields(manifest)
+    return manifest
 
 
 def current_mix(mix_root: Path) -> Path:

@@ -62,9 +62,9 @@ def _sizes(layout: Path, copies: ObjectCopies) -> Mapping[str, int]:
         for path, found in copies.list(parts).items():
             sizes[path.relative_to(parts).parts[0]] += found.bytes
         return sizes
-    sizes.update({folder.name: 0 for folder in parts.iterdir()})
-    for path in parts.rglob("*"):
-        sizes[path.relative_to(parts).parts[0]] += path.stat().st_size if path.is_file() else 0
+    sizes.update({folder.name: 0 for folder in parts.iterdir() if folder.is_dir()})  # a file is no part, nor ours
+    for name in sizes:
+        sizes[name] = sum(path.stat().st_size for path in (parts / name).rglob("*") if path.is_file())
     return sizes
 
 

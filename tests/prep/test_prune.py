@@ -150,6 +150,7 @@ def test_nothing_is_deleted_while_a_mix_is_being_published(
 
 def test_the_command_lists_and_deletes(grown: tuple[Path, Path]) -> None:
     drop_old_mixes()
+    (grown[0].parent / "notes.txt").write_text("mine")
     command = [COMMAND, "prune", "shards", "--mixes", "mixes"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert listed.stdout.split()[0] == str(grown[0])
@@ -159,6 +160,7 @@ def test_the_command_lists_and_deletes(grown: tuple[Path, Path]) -> None:
     assert deleted.stdout == listed.stdout
     assert not grown[0].exists()
     assert grown[1].is_dir()
+    assert (grown[0].parent / "notes.txt").read_text() == "mine"
 
 
 def test_a_build_that_starts_while_parts_are_deleted_is_refused(

@@ -21,3 +21,27 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_refused(
     with pytest.raises(DataError, match="leads out of its folder"):
         local_source(source, tmp_path)
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("record", [b"", b'{"a": "b', b"[]", b"\xff"])
+def test_a_record_of_copies_that_is_damaged_has_them_copied_again(
+    tmp_path: Path, record: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[str] = []
+
+    def listed(*_: object) -> Iterator[StoredObject]:
+        yield StoredObject(key="set/a.jsonl", bytes=1, etag="e")
+
+    def download(_: ObjectStore, at: object, path: Path, **__: object) -> None:
+        copied.append(str(at))
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr(ObjectStore, "list", listed)
+    monkeypatch.setattr(ObjectStore, "download", download)
+    source = FileSource(name="a", weight=1.0, path="s3://things/set", format="jsonl", origin="here")
+    local_source(source, tmp_path)
+    local_source(source, tmp_path)
+    assert len(copied) == 1
+    next(tmp_path.rglob("objects.json")).write_bytes(record)
+    local_source(source, tmp_path)
+    assert len(copied) == 2

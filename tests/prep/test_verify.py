@@ -20,6 +20,7 @@ from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.layout import PART_FILE, StoredFile, read_part
 from vlm_catalogs.manifest import current_mix, manifest_text, read_manifest
+from vlm_prep.cli import main
 from vlm_prep.mix import fingerprint
 from vlm_prep.verify import verify
 
@@ -312,3 +313,38 @@ def test_the_command_lists_findings_and_its_exit_code_tells(built: Path) -> None
     assert (found.returncode, json.loads(found.stdout)["findings"]) == (3, [row])
     assert run("shards").stdout == f"missing: {shard}: part.json records it\n"
     assert run("nowhere").returncode == 2
+
+
+def change_manifest(name: str, value: object) -> None:
+    path = current_mix(Path("mixes/mix")) / "manifest.json"
+    fields = json.loads(path.read_text())
+    fields["datasets"][0][name] = value
+    path.write_text(json.dumps(fields))
+
+
+def change_record(name: str, value: object) -> None:
+    path = next(Path("shards").glob("*/*/parts/*/part.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "value"),
+    [
+        (change_manifest, "shards", 7),
+        (change_manifest, "num_selected", "x"),
+        (change_record, "num_kept", None),
+        (change_record, "shard_samples", ["a"]),
+    ],
+)
+def test_records_with_values_of_other_types_are_named(
+    built: Path,
+    change: Callable[[str, object], None],
+    name: str,
+    value: object,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    change(name, value)
+    assert main(["verify", "mixes/mix", "--num-workers", "1"]) == 3
+    capfd.readouterr()
+    assert main(["sql", "mixes/mix", "select count(*) from samples"]) == 2
+    assert f".json: {'damaged manifest: ' if change is change_manifest else ''}{name} " in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """Where a build works: scratch, memory and room on the disk are as the TOML says, or refused early."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -147,3 +148,14 @@ def test_scratch_holds_one_fetched_part_for_each_worker() -> None:
     store = LocalStore(nowhere)
     plan = SourcePlan(source=source, file_format="webdataset", store=store, layout=nowhere, parts=parts)
     assert [fetched_bytes([plan], num_workers=number) for number in (1, 2, 9)] == [7, 12, 13]
+
+
+@pytest.mark.parametrize("key", ["shards", "root"])
+def test_what_a_build_writes_must_not_lie_in_a_source(built: Path, key: str) -> None:
+    Path("own").mkdir()
+    line = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    Path("own/a.jsonl").write_text(json.dumps(line))
+    with Path("mix.toml").open("a") as file:
+        file.write("[[mix.source]]\nname = 'own'\npath = 'own'\n")
+    with pytest.raises(ConfigError, match=f"own: mix.{key} own/out lies in the source own"):
+        plan_build(load_config(Path("mix.toml"), overrides=(f"mix.{key}='own/out'",)))
