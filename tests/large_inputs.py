@@ -141,7 +141,8 @@ FORMS: dict[str, Callable[[Path, int, int], None]] = {
 
 def peak_memory(form: str, folder: Path) -> int:
     """The most anonymous memory, in bytes, of a fresh process that converts the input; sampled every five ms."""
-    process = subprocess.Popen([sys.executable, __file__, form, str(folder)])
+    command = [sys.executable, "-m", "tests.large_inputs", form, str(folder.absolute())]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
     peak = 0
     while process.poll() is None:
         peak = max(peak, anonymous_memory(process.pid))
@@ -161,10 +162,10 @@ def anonymous_memory(pid: int) -> int:
 
 def convert(form: str, folder: Path) -> None:
     """Plan and convert the whole input; what is converted is thrown away at once, part by part."""
+    from tests.staged_parts import stage_alone
+
     from vlm_catalogs.source import FileSource, I4Source
-    from vlm_prep.convert import ConvertTask, stage_part
     from vlm_prep.i4_inputs import plan_i4
-    from vlm_prep.part_store import LocalStore
     from vlm_prep.raw_sample import Limits
     from vlm_prep.readers import plan_files
 
@@ -180,17 +181,7 @@ def convert(form: str, folder: Path) -> None:
     out.mkdir()
     for part in parts:
         limits = Limits(max_sample_bytes=1 << 28)
-        task = ConvertTask(
-            source=source,
-            file_format=file_format,
-            part=part,
-            store=LocalStore(out),
-            layout=out,
-            staging=out,
-            scratch=out,
-            limits=limits,
-        )
-        staged = stage_part(task)
+        staged = stage_alone(source, file_format, part, limits=limits, folder=out)
         assert json.loads((staged / "part.json").read_text())["num_rejected"] == 0
         shutil.rmtree(staged)
 

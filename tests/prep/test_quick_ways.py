@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.staged_parts import stage_alone
 
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep import built_sample, conversation, image_header
-from vlm_prep.convert import ConvertTask, stage_part
 from vlm_prep.i4_inputs import plan_i4
-from vlm_prep.part_store import LocalStore
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import file_rows, i4, plan_files
 from vlm_prep.tar_members import _TarReader
@@ -49,18 +48,7 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
     files = {}
     for part in parts:
         limits = Limits(max_sample_bytes=max_sample_bytes)
-        staged = stage_part(
-            ConvertTask(
-                source=source,
-                file_format=file_format,
-                part=part,
-                store=LocalStore(folder),
-                layout=folder,
-                staging=folder,
-                scratch=folder,
-                limits=limits,
-            )
-        )
+        staged = stage_alone(source, file_format, part, limits=limits, folder=folder)
         files.update({f"{part.name}/{path.name}": path.read_bytes() for path in staged.iterdir()})
     return files
 
