@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from vlm_train.upload_hub import HubRepository
 from vlm_train.uploads import Uploads
-with Uploads([HubRepository("me/tiny")]) as uploads:
-    for folder in sys.argv[1:]:
+with Uploads([HubRepository(sys.argv[1])]) as uploads:
+    for folder in sys.argv[2:]:
         uploads.add(Path(folder), is_final=True)
     sys.exit(uploads.finish())
 """
@@ -88,17 +88,18 @@ def folders(tmp_path: Path) -> list[str]:
     return [str(tmp_path / name) for name in ("checkpoints/step-3", "safetensors/step-3")]
 
 
-def upload(url: str, token: str, folders: list[str]) -> tuple[int, str]:
+def upload(url: str, token: str, folders: list[str], *, name: str = "me/tiny") -> tuple[int, str]:
     settings = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *folders],
+        [sys.executable, "-c", PROGRAM, name, *folders],
         check=False, capture_output=True, text=True, env={**os.environ, **settings}, timeout=120,
     )  # fmt: skip
     return done.returncode, done.stderr
 
 
-def test_the_export_is_committed_to_a_private_repository(hub: Hub, folders: list[str]) -> None:
-    code, said = upload(hub.url, TOKEN, folders)
+@pytest.mark.parametrize("name", ["me/tiny", "tiny"])
+def test_the_export_is_committed_to_a_private_repository(hub: Hub, folders: list[str], name: str) -> None:
+    code, said = upload(hub.url, TOKEN, folders, name=name)
     assert code == 0, said
     assert "upload: safetensors/step-3 is at me/tiny" in said
     assert hub.created["visibility"] == "private"

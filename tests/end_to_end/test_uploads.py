@@ -156,16 +156,21 @@ def test_a_store_that_is_away_for_a_while_holds_up_no_step(place: Place, tmp_pat
     ("given", "message"),
     [
         (["train.ckpt.upload_s3=true"], "upload_s3: needs the name of a bucket in s3_bucket"),
-        (["train.ckpt.upload_hf=true"], "upload_hf: needs owner/name in hf_repo_name, got ''"),
-        (
-            ["train.ckpt.upload_s3='all'", "train.ckpt.s3_bucket='x'", "train.ckpt.export_safetensors=false",
-             "train.ckpt.enable_checkpoint=false"],
-            "upload_s3: has no effect without enable_checkpoint or export_safetensors",
-        ),
+        (["train.ckpt.upload_hf=true"], "upload_hf: needs name or owner/name in hf_repo_name, got ''"),
     ],
-)  # fmt: skip
+)
 def test_uploads_that_cannot_work_are_refused(
     place: Place, given: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert place.main("refused", *(text for one in given for text in ("--set", one))) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_upload_of_nothing_is_said(place: Place) -> None:
+    nothing = ["train.ckpt.export_safetensors=false", "train.ckpt.enable_checkpoint=false"]
+    uploads = ["train.ckpt.upload_s3='all'", "train.ckpt.s3_bucket='x'", "train.ckpt.upload_hf=true"]
+    given = (*nothing, *uploads, "train.ckpt.hf_repo_name='tiny'")
+    notes = load_config(Path(place.toml), overrides=given).notes
+    assert [one.partition(":")[0] for one in notes if "has no effect without" in one] == [
+        "train.ckpt.upload_s3", "train.ckpt.upload_hf"
+    ]  # fmt: skip

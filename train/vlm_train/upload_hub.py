@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vlm_catalogs.errors import StorageError
 from vlm_train.export import EXPORTS
@@ -11,12 +11,15 @@ from vlm_train.export import EXPORTS
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True, slots=True)
 class HubRepository:
     """A model repository, private where this makes it. HF_TOKEN, HF_ENDPOINT and a login of ``hf`` hold."""
 
     name: str
+    """owner/name, or a name below whoever the token belongs to."""
 
     def check(self) -> None:
         """As Target: asks who the token belongs to. Raises StorageError."""
@@ -29,21 +32,22 @@ class HubRepository:
     def send(self, folder: Path) -> str:
         """As Target; a commit without changes where the model is there already. Raises StorageError."""
 
-        def work(api: "HfApi") -> None:
-            api.create_repo(self.name, private=True, exist_ok=True)
-            api.upload_folder(repo_id=self.name, folder_path=folder, commit_message=f"{folder.name} of a vlm-mix run")
+        def work(api: "HfApi") -> str:
+            made = api.create_repo(self.name, private=True, exist_ok=True)
+            message = f"{folder.name} of a vlm-mix run"
+            api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+            return made.repo_id
 
-        self._ask(work)
-        return self.name
+        return self._ask(work)
 
-    def _ask(self, work: Callable[["HfApi"], object]) -> None:
+    def _ask(self, work: Callable[["HfApi"], Answer]) -> Answer:
         """``work``; its errors in our words: a status and a kind, never the server's text."""
         from huggingface_hub import HfApi, errors, utils
 
         utils.disable_progress_bars()  # type: ignore[attr-defined]
         failures = (OSError, ValueError, errors.HTTPError)  # type: ignore[attr-defined]
         try:
-            work(HfApi())
+            return work(HfApi())
         except failures as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             said = f"{type(error).__name__}{f' ({status})' if status else ''}"

@@ -14,7 +14,7 @@ READ_COLUMNS = ("messages", "conversations")
 """The reader of each form finds these by itself."""
 SEVERITIES = ("E", "W", "I")
 """Of an audit's findings: errors, warnings, information."""
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+")
 FOLDER_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -34,7 +34,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_dataset(config, problems)
     _check_validation(config, problems)
     _check_family(config, problems)
-    return (*_dataset_notes(config), *_answer_notes(config))
+    return (*_dataset_notes(config), *_answer_notes(config), *_upload_notes(config))
 
 
 def _check_audit(audit: AuditSection, problems: Problems) -> None:
@@ -77,12 +77,18 @@ def _check_uploads(config: Config, problems: Problems) -> None:
     ckpt = config.train.ckpt
     if ckpt.upload_s3 and not ckpt.s3_bucket:
         problems.add("train.ckpt.upload_s3", "needs the name of a bucket in s3_bucket")
-    if ckpt.upload_s3 and not (ckpt.enable_checkpoint or ckpt.export_safetensors):
-        problems.add("train.ckpt.upload_s3", "has no effect without enable_checkpoint or export_safetensors")
-    if ckpt.upload_hf and not ckpt.export_safetensors:
-        problems.add("train.ckpt.upload_hf", "has no effect without export_safetensors")
     if ckpt.upload_hf and not HUB_NAME.fullmatch(ckpt.hf_repo_name):
-        problems.add("train.ckpt.upload_hf", f"needs owner/name in hf_repo_name, got {ckpt.hf_repo_name!r}")
+        problems.add("train.ckpt.upload_hf", f"needs name or owner/name in hf_repo_name, got {ckpt.hf_repo_name!r}")
+
+
+def _upload_notes(config: Config) -> tuple[str, ...]:
+    ckpt = config.train.ckpt
+    notes = []
+    if ckpt.upload_s3 and not (ckpt.enable_checkpoint or ckpt.export_safetensors):
+        notes.append("train.ckpt.upload_s3: has no effect without enable_checkpoint or export_safetensors")
+    if ckpt.upload_hf and not ckpt.export_safetensors:
+        notes.append("train.ckpt.upload_hf: has no effect without export_safetensors")
+    return tuple(notes)
 
 
 def _check_patterns(config: Config, problems: Problems) -> None:

@@ -101,7 +101,8 @@ class CheckpointSection:
     upload_hf: bool = False
     """Copy the exported model to a private repository of the Hugging Face hub; its token is HF_TOKEN's or a login's."""
     hf_repo_name: str = ""
-    """owner/name of that repository; it is made where there is none."""
+    """name or owner/name of that repository, which is made where there is none; without owner it is the token's. No
+    time is added to the name: a later run of the same name is a later commit."""
     upload_s3: bool | Literal["final", "all"] = False
     """Copy to S3 in the background: ``final`` (and true) what a whole run ends with, ``all`` every checkpoint as well.
     The credentials are those of ``[custom] s3_credentials_path``."""
