@@ -13,7 +13,7 @@ from vlm_train.draws import OrderSettings
 from vlm_train.epoch import plan_parts
 from vlm_train.fetch_plan import ShardKey, ShardLines
 from vlm_train.plan_facts import Drawn, EpochCounter, EpochFacts, RunShape
-from vlm_train.rank_rows import rows_of_ranks
+from vlm_train.rank_rows import equal_nodes, row_sharing, share_step
 
 EMPTY_ROW = 2
 
@@ -31,7 +31,9 @@ def planned(draw: random.Random, shape: RunShape) -> list[pa.Table]:
         dataset("a", draw.randint(20, 60), draw.randint(20, 150), shards=6, alternatives=3),
         dataset("b", draw.randint(5, 30), draw.randint(1, 60), shards=4, alternatives=2),
     ]
-    order = OrderSettings(seed=draw.randint(0, 99), rows_per_step=shape.rows_per_step, pack_tokens=shape.pack_tokens)
+    order = OrderSettings(
+        seed=draw.randint(0, 99), rows_per_step=shape.sharing.rows_per_step, pack_tokens=shape.pack_tokens
+    )
     return [part.table for part in plan_parts(mix, epoch=draw.randint(0, 3), order=order)]
 
 
@@ -43,8 +45,19 @@ def counted(parts: Sequence[pa.Table], shape: RunShape) -> EpochFacts:
 
 
 def ranks_of_step(rows: dict[int, list[dict]], shape: RunShape) -> list[list[int]]:
-    patches = [sum(line["vision_patches"] for line in rows[row]) for row in range(shape.rows_per_step)]
-    return rows_of_ranks(patches, num_ranks=shape.num_ranks)
+    patches = [sum(line["vision_patches"] for line in rows[row]) for row in range(shape.sharing.rows_per_step)]
+    firsts = [rows[row][0] for row in range(shape.sharing.rows_per_step)]
+    shards = [shape.sharing.wanted_shard(one["dataset"], one["part"], one["shard"]) for one in firsts]
+    return share_step(patches, shards, sharing=shape.sharing)
+
+
+def run_shape(
+    *, rows_per_step: int, pack_tokens: int | None, num_ranks: int, num_nodes: int, mini_batch: int, steps_ahead: int
+) -> RunShape:
+    """Of a run that fetches the shards of one of its two datasets."""
+    order = OrderSettings(seed=0, rows_per_step=rows_per_step, pack_tokens=pack_tokens)
+    sharing = row_sharing(order, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=num_nodes), fetched=["a"])
+    return RunShape(sharing=sharing, mini_batch=mini_batch, pack_tokens=pack_tokens, steps_ahead=steps_ahead)
 
 
 @pytest.mark.parametrize("pack_tokens", [None, 32])
@@ -58,7 +71,7 @@ def test_the_numbers_are_those_of_the_table(
     monkeypatch.setattr("vlm_train.plan_facts.STEPS_PER_WINDOW", 3)
     draw = random.Random(seed)
     num_nodes, each = draw.choice([1, 2]), draw.choice([1, 2])
-    shape = RunShape(
+    shape = run_shape(
         rows_per_step=num_nodes * each * 2 * draw.choice([1, 2]), mini_batch=2, pack_tokens=pack_tokens,
         num_ranks=num_nodes * each, num_nodes=num_nodes, steps_ahead=draw.choice([0, 2]),
     )  # fmt: skip
@@ -72,7 +85,7 @@ def test_the_numbers_are_those_of_the_table(
     tokens = sum(line["tokens"] for line in real)
     assert (facts.epoch, facts.steps, facts.samples, facts.tokens) == (5, len(steps), len(real), tokens)
     assert facts.rows == len({(line["step"], line["row"]) for line in real})
-    assert facts.rows + facts.empty_rows == len(steps) * shape.rows_per_step
+    assert facts.rows + facts.empty_rows == len(steps) * shape.sharing.rows_per_step
     assert facts.samples_per_step == len(real) / len(steps)
     assert facts.row_fill == (None if pack_tokens is None else pytest.approx(tokens / (facts.rows * pack_tokens)))
     for name in "ab":
@@ -120,6 +133,6 @@ def reads(steps: dict, shape: RunShape, node: int, *, seen_by: int) -> tuple[int
 
 
 def test_an_epoch_of_nothing_has_no_numbers_to_divide_by() -> None:
-    shape = RunShape(rows_per_step=2, mini_batch=1, pack_tokens=8, num_ranks=1, num_nodes=1, steps_ahead=0)
+    shape = run_shape(rows_per_step=2, mini_batch=1, pack_tokens=8, num_ranks=1, num_nodes=1, steps_ahead=0)
     facts = counted([], shape)
     assert (facts.steps, facts.working_set_bytes, facts.row_fill) == (0, 0, 0)

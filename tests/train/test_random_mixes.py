@@ -20,7 +20,7 @@ from vlm_catalogs.errors import ConfigError, DataError
 from vlm_train.draws import DatasetToDraw, OrderSettings, dataset_order
 from vlm_train.epoch import plan_parts
 from vlm_train.planned_rows import PlannedRow, planned_rows
-from vlm_train.rank_rows import rows_of_rank
+from vlm_train.rank_rows import RowSharing, equal_nodes, rows_of_rank
 from vlm_train.run_plan import order_settings
 from vlm_train.stream import made_in_order, steps_of
 
@@ -176,7 +176,8 @@ def names_of(row: tuple[PlannedRow, ...]) -> tuple[tuple[int, int, str], ...]:
 def steps_of_rank(
     table: pa.Table, size: int, rank: int, num_ranks: int, workers: int
 ) -> Iterator[list[tuple[tuple[int, int, str], ...]]]:
-    rows = rows_of_rank(planned_rows(table), rows_per_step=size, rank=rank, num_ranks=num_ranks)
+    sharing = RowSharing(rows_per_step=size, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=1))
+    rows = rows_of_rank(planned_rows(table), sharing=sharing, rank=rank)
     return made_in_order(steps_of(rows, rows_per_step=size // num_ranks), names_of, list, num_workers=workers)
 
 

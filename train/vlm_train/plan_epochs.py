@@ -26,6 +26,7 @@ from vlm_train.heaviest import HeaviestSteps, MicroBatch
 from vlm_train.open_mix import OpenMix, datasets_to_draw, load_renderers, open_mix
 from vlm_train.open_store import steps_ahead
 from vlm_train.plan_facts import Drawn, EpochCounter, EpochFacts, RunShape
+from vlm_train.rank_rows import equal_nodes, row_sharing
 from vlm_train.ranks import parallelism_of, share_ranks
 from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.shard_pieces import PARTS_IN_MEMORY, ShardPieces
@@ -108,14 +109,14 @@ def plan_config(config: Config, *, num_ranks: int, num_nodes: int, writes: bool,
     if writes:
         claim_for_plan(config, plan_fingerprint(config, mix.manifest, rows_per_step=rows))
     shape = RunShape(
-        rows_per_step=rows,
+        sharing=row_sharing(
+            plan.order, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=num_nodes), fetched=mix.remote
+        ),
         mini_batch=plan.mini_batch,
         pack_tokens=plan.order.pack_tokens,
-        num_ranks=num_ranks,
-        num_nodes=num_nodes,
         steps_ahead=steps_ahead(config, rows_per_step=rows, num_ranks=num_ranks),
     )
-    heaviest = HeaviestSteps(rows_per_step=rows, mini_batch=plan.mini_batch, num_ranks=num_ranks)
+    heaviest = HeaviestSteps(sharing=shape.sharing, mini_batch=plan.mini_batch)
     epochs = tuple(_planned_epochs(config, mix, datasets, plan, shape, heaviest, writes=writes))
     report = _report(config, mix, plan, shape, epochs, heaviest, writes=writes)
     result(json_text.dumps(asdict(report)) if as_json else "\n".join(_lines(report, plan)))
@@ -197,16 +198,16 @@ def _report(
     from vlm_train.models.meta_model import meta_module
 
     batches = tuple(one for one in (heaviest.most_tokens, heaviest.most_patches) if one)
-    _, num_shards = share_ranks(*parallelism_of(config), size=shape.num_ranks)
+    _, num_shards = share_ranks(*parallelism_of(config), size=shape.sharing.num_ranks)
     steps = sum(one.steps for one in epochs)
     return PlanReport(
         mix=mix.place,
         epochs_folder=str(Path(config.train.output_dir) / "epochs") if writes else None,
-        rows_per_step=shape.rows_per_step,
-        rows_per_rank=shape.rows_per_step // shape.num_ranks,
+        rows_per_step=shape.sharing.rows_per_step,
+        rows_per_rank=shape.sharing.rows_per_step // shape.sharing.num_ranks,
         mini_batch=shape.mini_batch,
-        ranks=shape.num_ranks,
-        nodes=shape.num_nodes,
+        ranks=shape.sharing.num_ranks,
+        nodes=len(shape.sharing.nodes),
         steps=min(steps, plan.total_steps) if plan.ends_by_steps else steps,
         model_max_length=config.policy.model_max_length,
         sequence_packing=config.train.sequence_packing,

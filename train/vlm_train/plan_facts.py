@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlm_train.fetch_plan import Numbers, ShardLines, Visits, shard_lines, visits_of
 from vlm_train.planned_rows import NUM_EMPTY_TOKENS
-from vlm_train.rank_rows import ranks_of_rows
+from vlm_train.rank_rows import RowSharing, ranks_of_rows
 
 STEPS_PER_WINDOW = 100
 LINES_AT_A_TIME = 1_000_000
@@ -23,12 +23,9 @@ Extents = Callable[[ShardLines], tuple[Sequence[Hashable], Sequence[int], Number
 class RunShape:
     """How a run takes its steps."""
 
-    rows_per_step: int
+    sharing: RowSharing
     mini_batch: int
     pack_tokens: int | None
-    num_ranks: int
-    num_nodes: int
-    """Ranks 0, 1, ... of a node stand together; as many on each."""
     steps_ahead: int
     """How many steps the ranks of a node and their workers may be apart."""
 
@@ -87,13 +84,13 @@ class EpochCounter:
         self._numbers: dict[Hashable, int] = {}
         self._sizes: list[int] = []
         self._windows: list[Numbers] = []
-        self._lines: list[list[ShardLines]] = [[] for _ in range(shape.num_nodes)]
+        self._lines: list[list[ShardLines]] = [[] for _ in shape.sharing.nodes]
 
     def add(self, table: pa.Table) -> None:
         """Take in the next part: whole steps."""
         if table.num_rows == 0:
             return
-        ranks = ranks_of_rows(table, rows_per_step=self._shape.rows_per_step, num_ranks=self._shape.num_ranks)
+        ranks = ranks_of_rows(table, sharing=self._shape.sharing)
         self._steps += len(ranks)
         self._add_drawn(table)
         self._add_rows(table, ranks)
@@ -135,7 +132,7 @@ class EpochCounter:
     def _add_rows(self, table: pa.Table, ranks: Numbers) -> None:
         """Rows and padded tokens; a rank takes its rows of a step in order, ``mini_batch`` at a time."""
         steps, rows, tokens = (table.column(name).to_numpy().astype(np.int64) for name in ("step", "row", "tokens"))
-        places = (steps - steps[0]) * self._shape.rows_per_step + rows
+        places = (steps - steps[0]) * self._shape.sharing.rows_per_step + rows
         lengths = np.bincount(places, weights=tokens).astype(np.int64).reshape(ranks.shape)
         self._rows += int(np.count_nonzero(lengths))
         self._empty_rows += int(np.count_nonzero(lengths == 0))
@@ -161,8 +158,10 @@ class EpochCounter:
         """Of each planned line, in the order of ``shard_lines``."""
         steps, rows = (table.column(name).to_numpy() for name in ("step", "row"))
         is_planned = np.asarray(table.column("status").to_numpy() == "planned")
-        nodes = ranks // (self._shape.num_ranks // self._shape.num_nodes)
-        found: Numbers = nodes[steps - steps[0], rows][is_planned]
+        of_ranks = np.zeros(self._shape.sharing.num_ranks, np.int64)
+        for node, mine in enumerate(self._shape.sharing.nodes):
+            of_ranks[list(mine)] = node
+        found: Numbers = of_ranks[ranks[steps - steps[0], rows]][is_planned]
         return found
 
     def _reads(self, parts: Sequence[ShardLines]) -> tuple[int, int]:

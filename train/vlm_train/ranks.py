@@ -90,11 +90,12 @@ class Ranks:
 
         return replace(self, group=dist.new_group(backend="gloo"))
 
-    def of_this_node(self) -> frozenset[int]:
-        """The ranks on this machine; all ranks call it together."""
-        name = socket.gethostname()
-        names = self.gather([name])
-        return frozenset(rank for rank, other in enumerate(names) if other == name)
+    def nodes(self) -> tuple[tuple[int, ...], ...]:
+        """The ranks of each machine, machines in the order of their first; all ranks call it together."""
+        machines: dict[str, list[int]] = {}
+        for rank, name in enumerate(self.gather([socket.gethostname()])):
+            machines.setdefault(name, []).append(rank)
+        return tuple(tuple(ranks) for ranks in machines.values())
 
     def largest(self, value: int) -> int:
         """The largest ``value`` of any rank, known to all."""

@@ -51,6 +51,11 @@ class SampleStore:
         self._reads = RemoteReads()
         self._lock = threading.Lock()
 
+    @property
+    def remote_datasets(self) -> frozenset[str]:
+        """Datasets whose shards come over the network."""
+        return frozenset(self._mix.remote)
+
     def read(self, row: PlannedRow, *, aside: bool = False) -> Sample:
         """The sample of ``row``. Raises DataError, with its lineage, when the shard is not what the mix pins.
 

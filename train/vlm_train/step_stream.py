@@ -13,7 +13,7 @@ from vlm_train.epoch_files import EpochFiles
 from vlm_train.loss_weights import LossGroups
 from vlm_train.models.family import Batch, EncodedSample
 from vlm_train.planned_rows import PlannedRow, planned_rows
-from vlm_train.rank_rows import Flags, lines_of_ranks, rows_of_rank
+from vlm_train.rank_rows import Flags, lines_of_ranks, row_sharing, rows_of_rank
 from vlm_train.ranks import Ranks
 from vlm_train.run_plan import RunPlan
 from vlm_train.sample_store import SampleStore
@@ -100,8 +100,10 @@ def _planned_steps(
     first: Place, *, plan: RunPlan, files_of: Callable[[int], EpochFiles], ranks: Ranks, store: SampleStore
 ) -> Iterator[_PlannedStep]:
     """The steps of this rank, one epoch after another, no further than the run is sure to go."""
-    node = ranks.of_this_node()
-    place, size = first, plan.order.rows_per_step
+    nodes = ranks.nodes()
+    sharing = row_sharing(plan.order, nodes=nodes, fetched=store.remote_datasets)
+    node = next(node for node in nodes if ranks.rank in node)
+    place = first
     for epoch in range(first.epoch, plan.epochs):
         place = place if epoch == first.epoch else Place(step=place.step, epoch=epoch)
         files = files_of(epoch)
@@ -109,15 +111,14 @@ def _planned_steps(
         tables = _announced(
             _tables(files, ranks),
             partial(store.plan, epoch=epoch, first_step=place.epoch_step),
-            lines=partial(lines_of_ranks, rows_per_step=size, ranks=node, num_ranks=ranks.size),
+            lines=partial(lines_of_ranks, sharing=sharing, ranks=node),
         )
         rows = rows_of_rank(
             chain.from_iterable(planned_rows(table, first_step=place.epoch_step) for table in tables),
-            rows_per_step=size,
+            sharing=sharing,
             rank=ranks.rank,
-            num_ranks=ranks.size,
         )
-        for mine in steps_of(rows, rows_per_step=size // ranks.size):
+        for mine in steps_of(rows, rows_per_step=plan.order.rows_per_step // ranks.size):
             yield _PlannedStep(place, mine)
             place = place.next()
             if plan.is_exact and place.step >= plan.total_steps:

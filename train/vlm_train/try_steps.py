@@ -22,7 +22,7 @@ from vlm_train.open_mix import datasets_to_draw, load_renderers, open_mix
 from vlm_train.open_store import open_for_few
 from vlm_train.optimizer import set_lr
 from vlm_train.planned_rows import planned_rows
-from vlm_train.rank_rows import rows_of_rank
+from vlm_train.rank_rows import RowSharing, equal_nodes, row_sharing, rows_of_rank
 from vlm_train.run_plan import RunPlan, plan_run
 from vlm_train.start import rows_of_run
 from vlm_train.stream import RowEncoder
@@ -44,13 +44,14 @@ class TriedStep:
 def try_steps(config: Config) -> list[TriedStep]:
     """Take the steps with the heaviest micro-batches, as the rank that has them would, and print what they needed.
 
-    One process, parameters whole, nothing is saved. Raises UserError as a run would.
+    One process, parameters whole, nothing is saved; rows are shared out as on one node. Raises UserError as a run would.
     """
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)
     num_ranks = ranks_to_start(config)
     plan = plan_run(config, datasets, num_ranks=num_ranks, known_rows=rows_of_run(config, resume=True))
-    heaviest = heaviest_of_run(datasets, plan, num_ranks=num_ranks)
+    sharing = row_sharing(plan.order, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=1), fetched=mix.remote)
+    heaviest = heaviest_of_run(datasets, plan, sharing=sharing)
     wanted = {"most tokens": heaviest.most_tokens, "most patches": heaviest.most_patches}
     family = load_family_of(config)
     renderers = load_renderers(config, mix)
@@ -62,9 +63,7 @@ def try_steps(config: Config) -> list[TriedStep]:
         for why, batch in wanted.items():
             assert batch is not None  # an epoch has a step
             table = _table_of_step(datasets, plan, batch)
-            lines = rows_of_rank(
-                planned_rows(table), rows_per_step=plan.order.rows_per_step, rank=batch.rank, num_ranks=num_ranks
-            )
+            lines = rows_of_rank(planned_rows(table), sharing=sharing, rank=batch.rank)
             rows = [encoder.encode(row).samples for row in lines]
             size = plan.mini_batch
             batches = [family.collate(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
@@ -92,9 +91,9 @@ def describe(one: TriedStep) -> str:
     )
 
 
-def heaviest_of_run(datasets: Sequence[DatasetToDraw], plan: RunPlan, *, num_ranks: int) -> HeaviestSteps:
+def heaviest_of_run(datasets: Sequence[DatasetToDraw], plan: RunPlan, *, sharing: RowSharing) -> HeaviestSteps:
     """The heaviest micro-batches of all epochs that the run begins."""
-    heaviest = HeaviestSteps(rows_per_step=plan.order.rows_per_step, mini_batch=plan.mini_batch, num_ranks=num_ranks)
+    heaviest = HeaviestSteps(sharing=sharing, mini_batch=plan.mini_batch)
     steps = 0
     for epoch in range(plan.epochs):
         for part in plan_parts(datasets, epoch=epoch, order=plan.order):
