@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vlm_prep.cli import main
 from vlm_prep.prune import LoosePart, delete_parts, find_loose_parts
 from vlm_prep.stores import stores_of
 from vlm_train.cli import main as train
+from vlm_train.local_ranks import run_locally
 
 DEMO = Path(__file__).parents[1] / "demo_data"
 SOURCES = "sources"
@@ -174,6 +176,30 @@ def test_a_mix_in_s3_is_planned_as_a_local_one_with_what_a_node_fetches(
     assert exit_code == 2 and f"set cache_limit = {needed} or more" in said
     assert plan(built, "enough", f"stream.cache_limit={needed}")[0] == 0
     assert not list(tmp_path.rglob("*.mds"))  # nothing is fetched for a plan
+
+
+TWO_NODES = """
+import os, socket, sys
+socket.gethostname = lambda: "node-" + os.environ["RANK"]
+from vlm_train.cli import main
+sys.exit(main(["run", {toml!r}, *{settings!r}, "--set=stream.cache={cache}-" + os.environ["RANK"]]))
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_take_the_steps_of_one_and_each_fetches_what_the_plan_says(
+    built: Path, local: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, cache = tmp_path / "two", tmp_path / "cache"
+    settings = ["--set=train.train_batch_per_replica=2", "--set=policy.parallelism.dp_shard_size=2"]
+    settings += [f"--set=train.output_dir={run}", "--set=train.max_num_steps=4"]
+    capfd.readouterr()
+    assert train(["plan", str(built), "--json", "--ranks=2", "--nodes=2", *settings]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    program = TWO_NODES.format(toml=str(built), settings=settings, cache=cache)
+    assert run_locally([sys.executable, "-c", program], num_processes=2) == 0
+    fetched = [sum(one.stat().st_size for one in Path(f"{cache}-{rank}").glob("*.mds")) for rank in (0, 1)]
+    assert max(fetched) == plan["epochs"][0]["bytes_per_node"]
 
 
 def written(run: Path) -> dict[str, bytes]:

@@ -44,7 +44,7 @@ class TriedStep:
 def try_steps(config: Config) -> list[TriedStep]:
     """Take the steps with the heaviest micro-batches, as the rank that has them would, and print what they needed.
 
-    One process, parameters whole, nothing is saved; rows are shared out as on one node. Raises UserError as a run would.
+    One process, parameters whole, nothing is saved; ranks share rows as on one node. Raises UserError as a run would.
     """
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)
