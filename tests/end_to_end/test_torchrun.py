@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.end_to_end.test_train_ranks import Place, build
 
 from vlm_train.make_tiny import FAMILIES
 
+CLI = ("-m", "vlm_train.cli")
 NUM_STEPS = 20
 STEPS_PER_EPOCH = 6
 SETTINGS = (
@@ -27,6 +28,20 @@ SETTINGS = (
     "train.ckpt.export_safetensors=false",
 )
 """Two rows a step on two ranks; 12 samples make six steps an epoch. Whoever is killed after step 3 has a checkpoint."""
+HELD_SAVE = """
+import os, sys, time
+import vlm_train.checkpoint as checkpoint
+write = checkpoint.write_synced
+def hold(path, content):
+    if path.parent.name == "step-8.tmp":
+        (path.parent / "held").touch()
+        time.sleep(3600)
+    write(path, content)
+checkpoint.write_synced = hold
+from vlm_train.cli import main
+sys.exit(main())
+"""
+"""The save of step 8 stays under way: its tensors are written, what makes it a checkpoint never is."""
 Ledger = dict[tuple[int, int, int, int], tuple[str, str, float, int]]
 
 
@@ -36,9 +51,11 @@ class Torchrun:
 
     place: Place
 
-    def start(self, run: str, *settings: str, ranks: int = 2, resume: bool = False) -> "subprocess.Popen[str]":
+    def start(
+        self, run: str, *settings: str, ranks: int = 2, resume: bool = False, program: Sequence[str] = CLI
+    ) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks)]
-        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m", "vlm_train.cli", "run"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), *program, "run"]
         command += [str(self.place.folder / "small.toml"), "--set", f"train.output_dir={self.place.folder / run}"]
         command += [text for one in (*SETTINGS, *settings) for text in ("--set", one)] + ["--resume"] * resume
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -52,9 +69,9 @@ class Torchrun:
         assert process.returncode == 0, said
         return said
 
-    def kill_after(self, run: str, step: int) -> None:
+    def kill_after(self, run: str, step: int, *settings: str, program: Sequence[str] = CLI) -> None:
         """SIGKILL torchrun and every process below it once it has told of ``step``."""
-        process = self.start(run)
+        process = self.start(run, *settings, program=program)
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(f"step {step}/"):
@@ -150,3 +167,21 @@ def test_a_killed_run_goes_on_with_one_rank_and_with_two_again(torchrun: Torchru
     assert torchrun.tables("moved") == torchrun.tables("whole")
     attempts = {json.loads(line)["attempt"] for line in (torchrun.place.folder / "moved/metrics.jsonl").open()}
     assert attempts == {1, 2, 3}
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_saves_in_the_background_goes_on_from_the_checkpoint_before(tmp_path: Path) -> None:
+    torchrun = Torchrun(build(tmp_path, FAMILIES[0], steps=12))
+    torchrun.run("whole")
+    (tmp_path / "held.py").write_text(HELD_SAVE)
+    in_background = ("train.ckpt.save_mode=async", "train.ckpt.save_freq=4")
+    torchrun.kill_after("killed", 10, *in_background, program=[str(tmp_path / "held.py")])
+    saves = tmp_path / "killed" / "checkpoints"
+    assert sorted(path.name for path in saves.iterdir()) == ["step-4", "step-8.tmp"]
+    half = {path.suffix or path.name for path in (saves / "step-8.tmp").iterdir()}
+    assert half == {".distcp", ".metadata", "held"}  # steps 9 and 10 trained while it was under way
+    said = torchrun.run("killed", *in_background, resume=True)
+    assert "resuming from" in said and "step-4" in said
+    assert torchrun.numbers("killed") == torchrun.numbers("whole")
+    assert torchrun.ledger("killed") == torchrun.ledger("whole")
+    assert sorted(path.name for path in saves.iterdir()) == ["step-12", "step-4", "step-8"]
