@@ -132,8 +132,11 @@ def use_own_chain(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None
 def losses(toml: Path, *more: str) -> list[float]:
     """Of each step of a run of the TOML."""
     assert train(["run", str(toml), *more]) == 0
-    lines = (toml.parent / "run" / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["train/loss"] for line in lines]
+    return logged_losses(toml.parent / "run")
+
+
+def logged_losses(run: Path) -> list[float]:
+    return [json.loads(line)["train/loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_training_reads_the_mix_from_s3(built: Path, local: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -190,9 +193,9 @@ sys.exit(main(["run", {toml!r}, *{settings!r}, "--set=stream.cache={cache}-" + o
 def test_two_nodes_take_the_steps_of_one_and_each_fetches_what_the_plan_says(
     built: Path, local: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run, cache = tmp_path / "two", tmp_path / "cache"
+    run, cache, one_epoch = tmp_path / "two", tmp_path / "cache", "--set=train.max_num_steps=17"
     settings = ["--set=train.train_batch_per_replica=2", "--set=policy.parallelism.dp_shard_size=2"]
-    settings += [f"--set=train.output_dir={run}", "--set=train.max_num_steps=4"]
+    settings += [f"--set=train.output_dir={run}", one_epoch]
     capfd.readouterr()
     assert train(["plan", str(built), "--json", "--ranks=2", "--nodes=2", *settings]) == 0
     plan = json.loads(capfd.readouterr().out)
@@ -200,6 +203,8 @@ def test_two_nodes_take_the_steps_of_one_and_each_fetches_what_the_plan_says(
     assert run_locally([sys.executable, "-c", program], num_processes=2) == 0
     fetched = [sum(one.stat().st_size for one in Path(f"{cache}-{rank}").glob("*.mds")) for rank in (0, 1)]
     assert max(fetched) == plan["epochs"][0]["bytes_per_node"]
+    assert train(["run", str(local), one_epoch, f"--set=train.output_dir={tmp_path / 'one'}"]) == 0
+    assert logged_losses(run) == pytest.approx(logged_losses(tmp_path / "one"), rel=1e-5)
 
 
 def written(run: Path) -> dict[str, bytes]:
