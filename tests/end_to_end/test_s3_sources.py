@@ -75,7 +75,7 @@ def test_a_bucket_gives_the_shards_that_its_mirror_gives(
         assert SECRET_KEY not in text and ACCESS_KEY not in text
 
 
-@pytest.mark.parametrize("fault", ["503", "cut"])
+@pytest.mark.parametrize("fault", ["503", pytest.param("cut", marks=pytest.mark.slow)])
 def test_a_failing_store_changes_nothing(
     server: ObjectServer, model: Path, local: dict[str, list[str]], tmp_path: Path, fault: str
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_build_killed_at_twenty_moments_ends_the_same(place: Path) -> None:
     check_killed(20)
 
 
+@pytest.mark.slow
 def test_builds_at_once_and_one_that_is_killed_do_not_harm_each_other(place: Path) -> None:
     for one in reports("together"):
         assert one["same"], one

@@ -279,7 +279,7 @@ def test_a_range_of_damaged_media_is_found_too(
     assert "came from films.tar" in str(error.value)
 
 
-@pytest.mark.parametrize("fault", ["503", "cut", "reset", "slow"])
+@pytest.mark.parametrize("fault", ["503", pytest.param("cut", marks=pytest.mark.slow), "reset", "slow"])
 def test_a_failing_server_changes_nothing(
     server: ObjectServer, mix: OpenMix, expected: list[str], tmp_path: Path, fault: str
 ) -> None:

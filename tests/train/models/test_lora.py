@@ -29,6 +29,7 @@ STEP = ((((((IMAGE,), (VIDEO,)), ((TEXT,),)), (((IMAGES,),), ((TEXT,), (IMAGE,))
 def adapted(tiny: Any, section: LoraSection = ALL_LINEAR) -> torch.nn.Module:
     """The model with adapters that change what it says."""
     module = tiny.load().eval()
+    torch.manual_seed(0)
     add_adapters(module, section)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
