@@ -34,7 +34,7 @@ def adapted(tiny: Any, section: LoraSection = ALL_LINEAR) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if ".lora_B." in name:
-                parameter.copy_(torch.linspace(-0.2, 0.2, parameter.numel()).view_as(parameter))
+                parameter.copy_(torch.linspace(-0.05, 0.05, parameter.numel()).view_as(parameter))
     return module  # type: ignore[no-any-return]
 
 
