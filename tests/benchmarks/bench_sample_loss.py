@@ -104,7 +104,14 @@ class _OneSum:
 def _nameless(batch: Batch) -> Batch:
     """The batch as one sample."""
     total = (sum(batch.lengths),)
-    return replace(batch, datasets=("",), sample_ids=("all",), lengths=total, rows=(0,), samples_N=batch.samples_N[:0])
+    return replace(
+        batch,
+        datasets=("",),
+        sample_ids=("all",),
+        lengths=total,
+        rows=(0,),
+        samples_N=torch.zeros_like(batch.samples_N),
+    )
 
 
 def _planned(sample: EncodedSample, row: int, position: int) -> PlannedRow:
