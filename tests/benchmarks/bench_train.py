@@ -345,7 +345,7 @@ def _ready_run(toml: Path) -> Iterator[Any]:
     config = load_config(toml)
     real = run._train
 
-    def hold(loaded: Any) -> int:
+    def hold(loaded: Any, _stop: Any) -> int:
         captured["run"] = loaded
         steps = run.steps_of_run(loaded, run.Place())
         captured["steps"] = [next(steps) for _ in range(2)]
