@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+from synthetic_draws import dataset_to_draw
 
 from vlm_train.draws import DatasetToDraw, OrderSettings
 from vlm_train.epoch import plan_epoch
@@ -24,29 +25,16 @@ CASES = [(datasets, nodes) for datasets in (1, 10, 100) for nodes in (2, 4, 8)]
 
 
 def dataset(number: int, size: int) -> DatasetToDraw:
-    """A dataset whose every sample is drawn once."""
+    """A dataset of ``size`` samples, their lengths apart from their patches."""
     noise = np.random.default_rng(number)
-    keys, places = noise.integers(0, 2**64, size, np.uint64), np.arange(size)
-    shards = places // SAMPLES_PER_SHARD
-    tokens = noise.lognormal(6, 0.8, size).clip(1, 4096).astype(np.int32)
-    samples = {
-        "sample_id": [f"{place:09d}" for place in places.tolist()],
-        "sample_key": keys,
-        "part": [f"part-{shard // SHARDS_PER_PART:05d}" for shard in shards.tolist()],
-        "shard": (shards % SHARDS_PER_PART).astype(np.int32),
-        "index_in_shard": (places % SAMPLES_PER_SHARD).astype(np.int32),
-        "num_alternatives": np.ones(size, np.int32),
-        "total_tokens": tokens,
-    }
-    lengths = {
-        "sample_key": keys,
-        "alternative": np.zeros(size, np.int32),
-        "total_tokens": tokens,
-        "supervised_tokens": tokens // 2,
-        "vision_patches": noise.lognormal(6, np.sqrt(np.log(2)), size).astype(np.int32),
-    }
-    name = f"dataset-{number:03d}"
-    return DatasetToDraw(name=name, num_draws=size, samples=pa.table(samples), lengths=pa.table(lengths))
+    return dataset_to_draw(
+        number,
+        keys=noise.integers(0, 2**64, size, np.uint64),
+        tokens=noise.lognormal(6, 0.8, size).clip(1, 4096).astype(np.int32),
+        patches=noise.lognormal(6, np.sqrt(np.log(2)), size).astype(np.int32),
+        samples_per_shard=SAMPLES_PER_SHARD,
+        shards_per_part=SHARDS_PER_PART,
+    )
 
 
 def measured(table: pa.Table, sharing: RowSharing) -> tuple[float, float, float]:

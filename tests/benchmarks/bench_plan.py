@@ -18,9 +18,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from synthetic_draws import dataset_to_draw
 
 from vlm_catalogs.hashing import order_keys
 from vlm_train.draws import DatasetToDraw, OrderSettings, mixed_keys
@@ -56,33 +56,10 @@ def log_normal(mean: float, count: int, seed: int = 0) -> Lengths:
 
 
 def dataset(number: int, size: int) -> DatasetToDraw:
-    """A dataset of ``size`` samples in shards of 1,000, drawn once an epoch."""
-    random = np.random.default_rng(number)
-    name = f"dataset_{number:03d}"
-    keys = random.integers(0, 2**64, size, np.uint64)
-    places = np.arange(size)
-    ids = pa.array([f"{name}/part-000.tar/{place:09d}" for place in places.tolist()])
-    parts = pa.DictionaryArray.from_arrays(
-        (places // 50_000).astype(np.int32), [f"p{n:04d}" for n in range(size // 50_000 + 1)]
-    )
+    """A dataset of ``size`` samples in shards of 1,000."""
+    keys = np.random.default_rng(number).integers(0, 2**64, size, np.uint64)
     tokens = log_normal(0.1, size, number)
-    samples = {
-        "sample_id": ids,
-        "sample_key": keys,
-        "part": parts,
-        "shard": (places // 1000 % 50).astype(np.int32),
-        "index_in_shard": (places % 1000).astype(np.int32),
-        "num_alternatives": np.ones(size, np.int32),
-        "total_tokens": tokens,
-    }
-    lengths = {
-        "sample_key": keys,
-        "alternative": np.zeros(size, np.int32),
-        "total_tokens": tokens,
-        "supervised_tokens": tokens // 2,
-        "vision_patches": tokens,
-    }
-    return DatasetToDraw(name=name, num_draws=size, samples=pa.table(samples), lengths=pa.table(lengths))
+    return dataset_to_draw(number, keys=keys, tokens=tokens, patches=tokens, samples_per_shard=1000, shards_per_part=50)
 
 
 def plan() -> None:
