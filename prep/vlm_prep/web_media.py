@@ -34,6 +34,7 @@ class _Failed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
+    url: str
     scheme: str
     host: str
     port: int
@@ -55,29 +56,29 @@ def fetch(url: str, *, max_bytes: int, private_hosts: Collection[str] = ()) -> b
     Raises RejectSample for what is not there, is too large or lies at an address that is not public, StorageError when
     the network or the server still fails at the last attempt.
     """
+    first = _target(url)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
         try:
-            return _followed(url, attempt, max_bytes, private_hosts)
+            return _followed(first, attempt, max_bytes, private_hosts)
         except _Failed as error:
             failure = error
-    raise StorageError(f"{_target(url).shown}: cannot be fetched: {failure} (tried {ATTEMPTS} times)")
+    raise StorageError(f"{first.shown}: cannot be fetched: {failure} (tried {ATTEMPTS} times)")
 
 
-def _followed(url: str, attempt: int, max_bytes: int, private_hosts: Collection[str]) -> bytes:
+def _followed(first: _Target, attempt: int, max_bytes: int, private_hosts: Collection[str]) -> bytes:
     deadline = time.monotonic() + MAX_SECONDS
-    first = _target(url).shown
+    target = first
     for _ in range(MAX_REDIRECTS + 1):
-        target = _target(url)
         addresses = _addresses(target, private_hosts)
         with _pool(target, addresses[attempt % len(addresses)]) as pool:
             answer = _answer(pool, target)
             if isinstance(answer, str):
-                url = urljoin(url, answer)
+                target = _target(urljoin(target.url, answer))
                 continue
             return _body(answer, target, max_bytes, deadline)
-    raise RejectSample(MISSING_MEDIA, f"{first}: more than {MAX_REDIRECTS} redirects")
+    raise RejectSample(MISSING_MEDIA, f"{first.shown}: more than {MAX_REDIRECTS} redirects")
 
 
 def _target(url: str) -> _Target:
@@ -91,7 +92,8 @@ def _target(url: str) -> _Target:
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     netloc = parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
     shown = f"{parsed.scheme}://{netloc}{parsed.path or ''}"[:300]
-    return _Target(scheme=parsed.scheme, host=host, port=port, request=parsed.request_uri, netloc=netloc, shown=shown)
+    where = {"url": url, "scheme": parsed.scheme, "host": host, "netloc": netloc, "shown": shown}
+    return _Target(**where, port=port, request=parsed.request_uri)
 
 
 def _addresses(target: _Target, private_hosts: Collection[str]) -> list[str]:
