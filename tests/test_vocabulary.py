@@ -142,6 +142,16 @@ SHOWN: dict[str, str] = {
     "test_two_sources_of_evaluation_for_one_dataset_are_an_error_that_names_both",
     "validation.dataset.name": "end_to_end/test_held_out_sources.py::"
     "test_a_dataset_of_its_own_gives_the_loss_of_the_same_samples_as_i4_data",
+    "validation.dataset.subset": "catalogs/test_config_fates.py::"
+    "test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read",
+    "validation.dataset.revision": "catalogs/test_config_fates.py::"
+    "test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read",
+    "validation.dataset.split": "catalogs/test_config_fates.py::"
+    "test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read",
+    "validation.dataset.test_size": "catalogs/test_config_fates.py::"
+    "test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read",
+    "validation.dataset.local_dir": "catalogs/test_config_fates.py::"
+    "test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read",
     "logging.logger": "train/test_loggers.py::test_tensorboard_reads_back_what_was_logged",
     "logging.project_name": "train/test_loggers.py::test_wandb_writes_a_run_offline_and_goes_on_under_its_id",
     "logging.experiment_name": "train/test_loggers.py::test_wandb_writes_a_run_offline_and_goes_on_under_its_id",

@@ -155,14 +155,22 @@ WITHOUT_SECTION: dict[str, str] = {
 }
 """Keys of cosmos-rl's own files that this project has no section for, and values that people have."""
 
+HELD_OUT_PARTS: dict[str, str] = {
+    "validation.dataset.subset": "'a'",
+    "validation.dataset.revision": "'a'",
+    "validation.dataset.local_dir": "'a'",
+    "validation.dataset.split": "'validation'",
+    "validation.dataset.test_size": "100",
+}
+"""Parts of a dataset to validate on; beside its name and validation.enable they would change what is measured."""
+
 NOTED_VALUES: dict[str, str] = {
     "train.compile": "true",
     "train.train_policy.enable_dp_load_balancing": "true",
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",
     "train.train_policy.dataloader_prefetch_factor": "4",
-    "validation.dataset.split": "'validation'",
-    "validation.dataset.test_size": "100",
+    **HELD_OUT_PARTS,
 }
 """Values that change no result here."""
 
@@ -227,6 +235,14 @@ def test_a_value_that_would_change_results_is_refused(tmp_path: Path, key: str) 
     assert message.startswith("--set: ")
     assert message.count("\n") == 0
     assert message.endswith("got 'grpo'") if key.endswith(".type") else " built" in message or "only " in message
+
+
+@pytest.mark.parametrize("key", sorted(HELD_OUT_PARTS))
+def test_a_part_of_a_dataset_to_validate_on_is_refused_where_it_is_read(tmp_path: Path, key: str) -> None:
+    read = ("validation.enable=true", "validation.dataset.name='held_out'")
+    with pytest.raises(ConfigError, match=f"{key}: "):
+        load(tmp_path, *read, f"{key}={HELD_OUT_PARTS[key]}")
+    assert load(tmp_path, *read, "validation.dataset.split='train'").notes == ()
 
 
 def test_all_keys_without_effect_stand_in_one_note_that_says_what_to_use(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from vlm_catalogs.config import sections
 from vlm_catalogs.config.fates import MEANINGLESS, NOT_BUILT, PERFORMANCE
 from vlm_catalogs.config.loader import all_keys, field_types, section_of
+from vlm_catalogs.config.rules import PART_OF_VALIDATION
 
 PAGE = Path(__file__).parents[2] / "docs" / "cosmos_rl.md"
 OURS = ("mix.", "stream.")
@@ -16,6 +17,9 @@ RULED = {
         *(f"dataset.{one}" for one in ("subset", "revision", "local_dir", "split")),
         "conversation_column_name",
     )
+} | {
+    f"validation.dataset.{name}": f"noted where validation.dataset.name is not read, else refused: {advice}"
+    for name, advice in PART_OF_VALIDATION.items()
 }
 """Keys that config/rules.py refuses by value."""
 HEAD = """# For people who come from cosmos-rl

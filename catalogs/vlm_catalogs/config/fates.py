@@ -17,7 +17,6 @@ SPEED_ONLY = "not built yet; changes speed or memory, not results"
 DATA_PARALLEL_ONLY = (
     "not built yet: ranks share rows, parameters and experts (dp_shard_size, dp_replicate_size, ep_size)"
 )
-ALL_OF_IT = "all of validation.dataset.name is validated on; test_size is a key of the dataset that is trained on"
 NO_LIGER_LOSS = "only the project's own loss is used, which never holds all logits; leave it false"
 
 
@@ -138,11 +137,6 @@ PERFORMANCE: dict[str, Fate] = {
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batching_strategy", unless=("prefer_closest",)),
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_batches_per_optimizer_step", unless=(1,)),
     **_noted(SHARDS_ARE_READ, "train.train_policy.dataloader_prefetch_factor"),
-    **_noted(
-        ALL_OF_IT,
-        *(f"validation.dataset.{key}" for key in ("subset", "revision", "split", "local_dir", "test_size")),
-        unless=("",),
-    ),
 }
 """Settings whose absence changes no trained weight beyond rounding; a note, so that people's files run unchanged."""
 

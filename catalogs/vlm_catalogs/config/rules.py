@@ -5,7 +5,7 @@ import re
 
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.problems import Problems
-from vlm_catalogs.config.sections import Config, DatasetSection, MixSection, MixSource
+from vlm_catalogs.config.sections import Config, DatasetSection, MixSection, MixSource, ValidationSection
 from vlm_catalogs.config.select_section import EvalSection, SelectSection
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.model_family import find_family
@@ -16,6 +16,16 @@ SEVERITIES = ("E", "W", "I")
 """Of an audit's findings: errors, warnings, information."""
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+")
 FOLDER_NAME = re.compile(r"[^/\\\0]+")
+NO_HUB = "datasets of a hub are not built yet; name a local folder or file"
+PART_OF_VALIDATION = {
+    "subset": NO_HUB,
+    "revision": NO_HUB,
+    "local_dir": NO_HUB,
+    "split": "splits other than 'train' are not built yet; name the split's folder",
+    "test_size": "all of validation.dataset.name is validated on; leave it out",
+}
+"""Keys of [validation.dataset] that would name a part of a dataset, and what is said where they are refused."""
+WHOLE_SPLITS = ("", "train", ("train",), ())
 
 
 def check(config: Config, problems: Problems) -> tuple[str, ...]:
@@ -34,7 +44,7 @@ def check(config: Config, problems: Problems) -> tuple[str, ...]:
     _check_dataset(config, problems)
     _check_validation(config, problems)
     _check_family(config, problems)
-    return (*_dataset_notes(config), *_answer_notes(config), *_upload_notes(config))
+    return (*_dataset_notes(config), *_validation_notes(config), *_answer_notes(config), *_upload_notes(config))
 
 
 def _check_audit(audit: AuditSection, problems: Problems) -> None:
@@ -173,10 +183,8 @@ def _check_dataset(config: Config, problems: Problems) -> None:
         return
     for name in ("subset", "revision", "local_dir"):
         if getattr(dataset, name):
-            problems.add(
-                f"train.train_policy.dataset.{name}", "datasets of a hub are not built yet; name a local folder or file"
-            )
-    if dataset.split not in ("", "train", ("train",), ()):
+            problems.add(f"train.train_policy.dataset.{name}", NO_HUB)
+    if dataset.split not in WHOLE_SPLITS:
         problems.add("train.train_policy.dataset.split", "splits other than 'train' are not built yet")
     if dataset.test_size and is_held_out(config.mix.select.eval):
         problems.add("train.train_policy.dataset.test_size", "holds samples out, and [mix.select.eval] too; keep one")
@@ -193,8 +201,8 @@ def _check_dataset(config: Config, problems: Problems) -> None:
 
 
 def _check_validation(config: Config, problems: Problems) -> None:
-    dataset = config.validation.dataset
-    if not (config.validation.enable and dataset.name):
+    """What does not go with a dataset of its own to validate on. Without one these keys are noted."""
+    if not _names_held_out_data(config.validation):
         return
     if config.train.train_policy.dataset.test_size and not config.custom.use_i4:
         key = "train.train_policy.dataset.test_size"
@@ -202,15 +210,25 @@ def _check_validation(config: Config, problems: Problems) -> None:
             "validation.dataset.name",
             f"a dataset to validate on, and {config.where(key)}: {key} holds one out; keep one",
         )
-    for name in ("subset", "revision", "local_dir"):
-        if getattr(dataset, name):
-            problems.add(
-                f"validation.dataset.{name}", "datasets of a hub are not built yet; name a local folder or file"
-            )
-    if dataset.split not in ("", "train", ("train",), ()):
-        problems.add("validation.dataset.split", "splits other than 'train' are not built yet; name the split's folder")
-    if dataset.test_size:
-        problems.add("validation.dataset.test_size", "all of validation.dataset.name is validated on; leave it out")
+    for name in _parts_named(config.validation.dataset):
+        problems.add(f"validation.dataset.{name}", PART_OF_VALIDATION[name])
+
+
+def _validation_notes(config: Config) -> tuple[str, ...]:
+    unread = ", ".join(f"validation.dataset.{name}" for name in _parts_named(config.validation.dataset))
+    if not unread or _names_held_out_data(config.validation):
+        return ()
+    return (f"{unread}: not read without [validation] enable and validation.dataset.name",)
+
+
+def _parts_named(dataset: DatasetSection) -> list[str]:
+    """The keys that are set so that they would name a part of it."""
+    by_name = {name: getattr(dataset, name) for name in PART_OF_VALIDATION}
+    return [name for name, value in by_name.items() if (value not in WHOLE_SPLITS if name == "split" else value)]
+
+
+def _names_held_out_data(validation: ValidationSection) -> bool:
+    return validation.enable and bool(validation.dataset.name)
 
 
 def _answer_notes(config: Config) -> tuple[str, ...]:
