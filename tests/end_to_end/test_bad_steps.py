@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.end_to_end.test_torchrun import Torchrun
 from tests.end_to_end.test_train_ranks import Place
+from tests.small_mixes import model_and_mix, source, write_conversations
 from transformers import AutoTokenizer
 
 from vlm_prep.cli import main as prep
@@ -36,20 +37,8 @@ max_keep = -1
 
 [logging]
 log_interval = 1
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 512
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "said"
-path = "{folder}/said.jsonl"
 """
+TOML += model_and_mix(512) + source("said", "{folder}/said.jsonl")
 POISON = "said.jsonl#000000007"
 
 
@@ -68,10 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     [name] = [one for one in weights if one.endswith("embed_tokens.weight")]
     weights[name][poisoned] = torch.nan
     save_file(weights, folder / "model" / "model.safetensors", metadata={"format": "pt"})
-    messages = [
-        [{"role": "user", "content": text}, {"role": "assistant", "content": "the sky is blue"}] for text in said
-    ]
-    (folder / "said.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in messages))
+    write_conversations(folder / "said.jsonl", [(text, "the sky is blue") for text in said])
     (folder / "small.toml").write_text(TOML.format(folder=folder, steps=NUM_STEPS))
     assert prep(["build-mix", str(folder / "small.toml")]) == 0
     return Place(folder, NUM_STEPS)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.small_mixes import model_and_mix, source, write_conversations
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
@@ -27,19 +28,8 @@ mini_batch = 2
 
 [train.ckpt]
 export_safetensors = false
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 512
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-
-[[mix.source]]
-name = "said"
-path = "{folder}/said.jsonl"
 """
+TOML += model_and_mix(512) + source("said", "{folder}/said.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explain")
     make_tiny("qwen3_vl", folder / "model")
     answers = ["the sky is blue"] * 79 + ["xq zz vv kk ww jj qq"]
-    messages = [
-        [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": answer}]
-        for number, answer in enumerate(answers)
-    ]
-    (folder / "said.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in messages))
+    pairs = [(f"question {number}", answer) for number, answer in enumerate(answers)]
+    write_conversations(folder / "said.jsonl", pairs)
     (folder / "small.toml").write_text(TOML.format(folder=folder))
     assert prep(["build-mix", str(folder / "small.toml")]) == 0
     assert train(["run", str(folder / "small.toml")]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.browser import headless_browser
 from tests.end_to_end.test_explain import TOML, explained
+from tests.small_mixes import DEMO, demo_lines
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
@@ -17,7 +18,6 @@ from vlm_train.make_tiny import make_tiny
 from vlm_train.open_mix import open_mix
 from vlm_train.sample_store import SampleStore
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{7*7}} \u2028 &lt;b&gt;"
 PIXELS = "[...document.images].map((image) => image.naturalWidth * image.naturalHeight)"
 
@@ -27,11 +27,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps over a picture, a film, two pictures in one sample and hostile words."""
     folder = tmp_path_factory.mktemp("sheet")
     make_tiny("qwen3_vl", folder / "model")
-    lines = [(DEMO / f"{name}.jsonl").read_text().splitlines()[0] for name in ("demo_clipart", "demo_video")]
     words = [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": f"never {HOSTILE}"}]
     pictures = [{"type": "image", "image": f"media/clipart/{name}.png"} for name in ("apple", "bee")]
     both = [{"role": "user", "content": pictures}, {"role": "assistant", "content": "an apple and a bee"}]
-    lines += [json.dumps({"messages": one}) for one in (words, both)]
+    lines = [*demo_lines(demo_clipart=1, demo_video=1), *(json.dumps({"messages": one}) for one in (words, both))]
     (folder / "said.jsonl").write_text("\n".join(lines) + "\n")
     toml = TOML.format(folder=folder).replace("max_num_steps = 120", "max_num_steps = 2")
     (folder / "small.toml").write_text(f'{toml}media_root = "{DEMO}"\n[custom]\ninclude_video = true\n')

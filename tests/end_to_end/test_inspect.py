@@ -2,32 +2,19 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from tests.small_mixes import DEMO, demo_lines, model_and_mix, source
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 TOML = """
 [custom]
 include_video = true
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 1024
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-
-[[mix.source]]
-name = "demo"
-path = "{folder}/data.jsonl"
-media_root = "{demo}"
 """
+TOML += model_and_mix(1024) + source("demo", "{folder}/data.jsonl", media_root="{demo}")
 EMPTY_ANSWER = {"messages": [{"role": "user", "content": "and you?"}]}
 
 
@@ -35,7 +22,7 @@ EMPTY_ANSWER = {"messages": [{"role": "user", "content": "and you?"}]}
 def toml(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("inspect")
     make_tiny("qwen3_vl", folder / "model")
-    lines = [(DEMO / f"{name}.jsonl").read_text().splitlines()[0] for name in ("demo_clipart", "demo_video")]
+    lines = demo_lines(demo_clipart=1, demo_video=1)
     (folder / "data.jsonl").write_text("\n".join([*lines, json.dumps(EMPTY_ANSWER)]) + "\n")
     (folder / "small.toml").write_text(TOML.format(folder=folder, demo=DEMO))
     assert prep(["build-mix", str(folder / "small.toml")]) == 0
@@ -43,7 +30,7 @@ def toml(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def answer(number: int) -> str:
-    line = (DEMO / f"{('demo_clipart', 'demo_video')[number]}.jsonl").read_text().splitlines()[0]
+    line = demo_lines(demo_clipart=1, demo_video=1)[number]
     content = next(one["content"] for one in json.loads(line)["messages"] if one["role"] == "assistant")
     return content if isinstance(content, str) else "".join(item["text"] for item in content)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tests.small_mixes import DEMO, model_and_mix, source
 
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 LENGTH = 256
 LONG = "one more word and " * 60
 
@@ -29,21 +29,8 @@ mini_batch = 1
 [train.ckpt]
 enable_checkpoint = true
 export_safetensors = false
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = {length}
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "said"
-path = "{folder}/said.jsonl"
-media_root = "{demo}"
 """
+TOML += model_and_mix("{length}") + source("said", "{folder}/said.jsonl", media_root="{demo}")
 
 
 def turn(role: str, *items: object) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.end_to_end.test_plan import TOML
+from tests.small_mixes import DEMO, write_conversations, write_demo
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -18,7 +19,6 @@ from vlm_train.make_tiny import FAMILIES, make_tiny
 from vlm_train.memory_plan import plan_memory
 from vlm_train.models.meta_model import meta_module
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 BYTES_OF_A_TENSOR = 4096
 """At most, of a file of a checkpoint, beside the values of each tensor."""
 
@@ -27,12 +27,9 @@ BYTES_OF_A_TENSOR = 4096
 def toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("memory")
     make_tiny("qwen3_vl", folder / "model")
-    (folder / "pictures.jsonl").write_text("\n".join((DEMO / "demo_clipart.jsonl").read_text().splitlines()[:9]) + "\n")
-    words = [
-        [{"role": "user", "content": f"say {number}"}, {"role": "assistant", "content": "yes " * number}]
-        for number in (1, 2, 3, 100)
-    ]
-    (folder / "words.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in words))
+    write_demo(folder / "pictures.jsonl", demo_clipart=9)
+    pairs = [(f"say {number}", "yes " * number) for number in (1, 2, 3, 100)]
+    write_conversations(folder / "words.jsonl", pairs)
     (folder / "run.toml").write_text(TOML.format(folder=folder, demo=DEMO))
     assert prep(["build-mix", str(folder / "run.toml")]) == 0
     return folder / "run.toml"

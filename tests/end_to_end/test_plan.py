@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.small_mixes import DEMO, model_and_mix, source, write_conversations, write_demo
 
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
 from vlm_train.start import is_only_planned
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 TOML = """
 [train]
 epoch = 2
@@ -30,26 +30,10 @@ export_safetensors = false
 
 [logging]
 log_interval = 1
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 160
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "pictures"
-path = "{folder}/pictures.jsonl"
-media_root = "{demo}"
-weight = 3
-
-[[mix.source]]
-name = "words"
-path = "{folder}/words.jsonl"
 """
+TOML += model_and_mix(160)
+TOML += source("pictures", "{folder}/pictures.jsonl", media_root="{demo}", weight=3)
+TOML += source("words", "{folder}/words.jsonl")
 PACKED = ("--set", "train.sequence_packing=true", "--set", "train.train_batch_per_replica=2")
 
 
@@ -57,12 +41,9 @@ PACKED = ("--set", "train.sequence_packing=true", "--set", "train.train_batch_pe
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("plan")
     make_tiny("qwen3_vl", place / "model")
-    (place / "pictures.jsonl").write_text("\n".join((DEMO / "demo_clipart.jsonl").read_text().splitlines()[:9]) + "\n")
-    words = [
-        [{"role": "user", "content": f"say {number}"}, {"role": "assistant", "content": "yes " * number}]
-        for number in (1, 2, 3, 500)
-    ]
-    (place / "words.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in words))
+    write_demo(place / "pictures.jsonl", demo_clipart=9)
+    pairs = [(f"say {number}", "yes " * number) for number in (1, 2, 3, 500)]
+    write_conversations(place / "words.jsonl", pairs)
     (place / "run.toml").write_text(TOML.format(folder=place, demo=DEMO))
     command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", str(place / "run.toml")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, cwd=place)

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from tests.small_mixes import write_conversations
 
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_catalogs.sample import SHARD_FORMAT
@@ -31,11 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(name: str, number: int) -> None:
-    lines = [
-        {"messages": [{"role": "user", "content": f"{name} {n}"}, {"role": "assistant", "content": "yes"}]}
-        for n in range(number)
-    ]
-    Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_conversations(Path(f"{name}.jsonl"), [(f"{name} {n}", "yes") for n in range(number)])
 
 
 def build(*arguments: str, weight: float = 1, extra: str = "") -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 from tests.browser import headless_browser
+from tests.small_mixes import DEMO, model_and_mix, source, write_conversations, write_demo
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
@@ -19,7 +20,6 @@ from vlm_train.report_numbers import MOST_POINTS, curves
 from vlm_train.worst_samples import worst_samples
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> {{7*7}} \u2028 &lt;b&gt;"
 NAME = "<img src=x onerror='window.hacked = 1'>"
 TOML = """
@@ -50,30 +50,13 @@ enable = true
 freq = 2
 val_before_train = true
 
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 1024
-model_gradient_checkpointing = false
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-
 [mix.select.eval]
 num_samples = 2
 datasets = ["pictures"]
-
-[[mix.source]]
-name = "pictures"
-path = "{folder}/pictures.jsonl"
-media_root = "{demo}"
-weight = 3.0
-
-[[mix.source]]
-name = "{name}"
-path = "{folder}/words.jsonl"
-weight = 1.0
 """
+TOML += model_and_mix(1024, model_gradient_checkpointing=False)
+TOML += source("pictures", "{folder}/pictures.jsonl", media_root="{demo}", weight=3.0)
+TOML += source("{name}", "{folder}/words.jsonl", weight=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +64,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four steps of a model with experts over pictures and hostile words, with a bad step that was written down."""
     folder = tmp_path_factory.mktemp("report")
     make_tiny("qwen3_vl_moe", folder / "model")
-    (folder / "pictures.jsonl").write_text("\n".join((DEMO / "demo_clipart.jsonl").read_text().splitlines()[:8]) + "\n")
-    words = [
-        {"messages": [{"role": "user", "content": f"{number} {HOSTILE}"}, {"role": "assistant", "content": HOSTILE}]}
-        for number in range(3)
-    ]
-    (folder / "words.jsonl").write_text("".join(json.dumps(one) + "\n" for one in words))
+    write_demo(folder / "pictures.jsonl", demo_clipart=8)
+    write_conversations(folder / "words.jsonl", [(f"{number} {HOSTILE}", HOSTILE) for number in range(3)])
     (folder / "small.toml").write_text(TOML.format(folder=folder, demo=DEMO, name=NAME))
     assert prep(["build-mix", str(folder / "small.toml")]) == 0
     assert train(["run", str(folder / "small.toml")]) == 0

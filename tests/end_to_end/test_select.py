@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.small_mixes import write_conversations
 
 from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.manifest import read_manifest
@@ -23,11 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("select")
     make_tiny("qwen3_vl", folder / "model")
     for name in ("one", "two"):
-        lines = [
-            [{"role": "user", "content": f"{name} asks {n}"}, {"role": "assistant", "content": f"answer {n}"}]
-            for n in NUMBERS
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in lines))
+        write_conversations(folder / f"{name}.jsonl", [(f"{name} asks {n}", f"answer {n}") for n in NUMBERS])
     build(folder, "all", "")
     return folder
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from tests.small_mixes import DEMO, model_and_mix, source, write_demo
 from transformers import AutoModelForImageTextToText
 
 from vlm_prep.cli import main as prep
 from vlm_train.cli import main as train
 from vlm_train.make_tiny import make_tiny
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 TOML = """
 [train]
 max_num_steps = 4
@@ -27,33 +27,20 @@ param_dtype = "float32"
 enable_checkpoint = true
 save_freq = 2
 
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 512
-
 [policy.lora]
 r = 4
 lora_alpha = 8
 lora_dropout = 0.1
 target_modules = "all-linear"
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-
-[[mix.source]]
-name = "pictures"
-path = "{folder}/pictures.jsonl"
-media_root = "{demo}"
 """
+TOML += model_and_mix(512) + source("pictures", "{folder}/pictures.jsonl", media_root="{demo}")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("lora")
     make_tiny("qwen3_vl", place / "model")
-    lines = (DEMO / "demo_clipart.jsonl").read_text().splitlines()[:5]
-    (place / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    write_demo(place / "pictures.jsonl", demo_clipart=5)
     (place / "small.toml").write_text(TOML.format(folder=place, demo=DEMO))
     assert prep(["build-mix", str(place / "small.toml")]) == 0
     assert run(place, "whole") == 0

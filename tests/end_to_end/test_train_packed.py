@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.small_mixes import DEMO, model_and_mix, source, write_demo_of_any_media
 
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.tables import EPOCH, SAMPLE_LOSS
@@ -20,7 +21,6 @@ from vlm_train.cli import main
 from vlm_train.epoch_files import epoch_part, hash_file
 from vlm_train.make_tiny import make_tiny
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 NUM_STEPS = 4
 
 TOML = """
@@ -42,26 +42,13 @@ enable_checkpoint = true
 save_freq = 100
 export_safetensors = false
 
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 1024
-
 [logging]
 log_interval = 1
 
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
 [custom]
 include_video = true
-
-[[mix.source]]
-name = "demo"
-path = "{folder}/data"
-media_root = "{demo}"
 """
+TOML += model_and_mix(1024) + source("demo", "{folder}/data", media_root="{demo}")
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "nemotron_h_omni"])
@@ -69,10 +56,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A mix of pictures, films and text with a tiny model, and the folder of a run over single rows."""
     place = tmp_path_factory.mktemp("packed")
     make_tiny(request.param, place / "model")
-    (place / "data").mkdir()
-    for name, first, last in (("demo_clipart", 4, 1), ("demo_photos", 3, 0), ("demo_video", 4, 2)):
-        lines = (DEMO / f"{name}.jsonl").read_text().splitlines()
-        (place / "data" / f"{name}.jsonl").write_text("\n".join(lines[:first] + lines[len(lines) - last :]) + "\n")
+    write_demo_of_any_media(place / "data")
     (place / "run.toml").write_text(TOML.format(folder=place, demo=DEMO, steps=NUM_STEPS))
     command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", str(place / "run.toml")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, cwd=place)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.small_mixes import DEMO, model_and_mix, source, write_demo
 
 from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError
@@ -21,7 +22,6 @@ from vlm_train.make_tiny import FAMILIES, make_tiny
 from vlm_train.ranks import ranks_of
 from vlm_train.run_plan import order_settings
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 TOML = """
 [custom]
 include_video = true
@@ -44,21 +44,8 @@ save_freq = 3
 
 [logging]
 log_interval = 1
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 1024
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "demo"
-path = "{folder}/data.jsonl"
-media_root = "{demo}"
 """
+TOML += model_and_mix(1024) + source("demo", "{folder}/data.jsonl", media_root="{demo}")
 TWO = ("policy.parallelism.dp_shard_size=2", "train.train_batch_per_replica=2")
 
 
@@ -98,12 +85,7 @@ class Place:
 
 def build(folder: Path, family: str, *, steps: int) -> Place:
     make_tiny(family, folder / "model")
-    lines = [
-        line
-        for name, first in (("demo_clipart", 4), ("demo_photos", 3), ("demo_video", 5))
-        for line in (DEMO / f"{name}.jsonl").read_text().splitlines()[:first]
-    ]
-    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    write_demo(folder / "data.jsonl", demo_clipart=4, demo_photos=3, demo_video=5)
     (folder / "small.toml").write_text(TOML.format(folder=folder, demo=DEMO, steps=steps))
     command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", str(folder / "small.toml")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})

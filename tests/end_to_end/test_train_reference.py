@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, ImageOps
+from tests.small_mixes import DEMO, model_and_mix, source, write_demo_of_any_media
 
 from vlm_catalogs.render import RenderSettings, load_renderer
 from vlm_catalogs.sample import Sample
@@ -24,7 +25,6 @@ from vlm_train.cli import main
 from vlm_train.make_tiny import FAMILIES, make_tiny
 
 TESTS = Path(__file__).parents[1]
-DEMO = TESTS / "demo_data" / "jsonl"
 LR = 2e-3
 MAX_LENGTH = 1024
 
@@ -50,21 +50,8 @@ mini_batch = 2
 
 [train.ckpt]
 export_safetensors = false
-
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = {length}
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "demo"
-path = "{folder}/data"
-media_root = "{demo}"
 """
+TOML += model_and_mix("{length}") + source("demo", "{folder}/data", media_root="{demo}")
 
 
 def reference_loops() -> ModuleType:
@@ -79,10 +66,7 @@ def reference_loops() -> ModuleType:
 def train(folder: Path, family: str) -> list[float]:
     """The losses of our loop: the real commands, on a mix of pictures, films and text."""
     make_tiny(family, folder / "model")
-    (folder / "data").mkdir()
-    for name, first, last in (("demo_clipart", 4, 1), ("demo_photos", 3, 0), ("demo_video", 4, 2)):
-        lines = (DEMO / f"{name}.jsonl").read_text().splitlines()
-        (folder / "data" / f"{name}.jsonl").write_text("\n".join(lines[:first] + lines[len(lines) - last :]) + "\n")
+    write_demo_of_any_media(folder / "data")
     (folder / "small.toml").write_text(TOML.format(folder=folder, demo=DEMO, lr=LR, length=MAX_LENGTH))
     command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", str(folder / "small.toml")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, cwd=folder)

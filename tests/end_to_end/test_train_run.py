@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.small_mixes import DEMO, model_and_mix, source, write_demo
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_catalogs.hashing import file_hash
@@ -24,7 +25,6 @@ from vlm_train.cli import main
 from vlm_train.make_tiny import make_tiny
 from vlm_train.run_steps import take_step
 
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 NUM_STEPS = 8
 
 TOML = """
@@ -49,30 +49,12 @@ mini_batch = 2
 enable_checkpoint = true
 save_freq = 4
 
-[policy]
-model_name_or_path = "{folder}/model"
-model_max_length = 512
-
 [logging]
 log_interval = 1
-
-[mix]
-root = "{folder}/mixes"
-shards = "{folder}/shards"
-num_workers = 1
-
-[[mix.source]]
-name = "pictures"
-path = "{folder}/data/pictures.jsonl"
-media_root = "{demo}"
-weight = 3.0
-
-[[mix.source]]
-name = "films"
-path = "{folder}/data/films.jsonl"
-media_root = "{demo}"
-weight = 1.0
 """
+TOML += model_and_mix(512)
+TOML += source("pictures", "{folder}/data/pictures.jsonl", media_root="{demo}", weight=3.0)
+TOML += source("films", "{folder}/data/films.jsonl", media_root="{demo}", weight=1.0)
 
 
 @dataclass(frozen=True)
@@ -103,12 +85,6 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def write_slice(target: Path, names: list[tuple[str, int]]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lines = [line for name, count in names for line in (DEMO / name).read_text().splitlines()[:count]]
-    target.write_text("\n".join(lines) + "\n")
-
-
 def build(folder: Path, *, media_root: Path = DEMO) -> Place:
     (folder / "small.toml").write_text(TOML.format(folder=folder, demo=media_root, steps=NUM_STEPS))
     command = [sys.executable, "-m", "vlm_prep.cli", "build-mix", str(folder / "small.toml")]
@@ -121,8 +97,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("train")
     make_tiny("qwen3_vl", folder / "model")
-    write_slice(folder / "data" / "pictures.jsonl", [("demo_clipart.jsonl", 5), ("demo_photos.jsonl", 2)])
-    write_slice(folder / "data" / "films.jsonl", [("demo_video.jsonl", 3)])
+    write_demo(folder / "data" / "pictures.jsonl", demo_clipart=5, demo_photos=2)
+    write_demo(folder / "data" / "films.jsonl", demo_video=3)
     return build(folder)
 
 
@@ -428,8 +404,8 @@ def test_a_part_that_was_replaced_by_another_whole_one_is_found(
 def test_a_sample_that_does_not_decode_stops_the_run_or_stands_blank(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_slice(tmp_path / "data" / "pictures.jsonl", [("demo_photos.jsonl", 2)])
-    write_slice(tmp_path / "data" / "films.jsonl", [("demo_video.jsonl", 1)])
+    write_demo(tmp_path / "data" / "pictures.jsonl", demo_photos=2)
+    write_demo(tmp_path / "data" / "films.jsonl", demo_video=1)
     whole_photo = (DEMO / "media" / "photos" / "coffee.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole_photo[: len(whole_photo) // 2])
     question = [{"type": "image", "image": "half.jpg"}, {"type": "text", "text": "What is this?"}]

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end.test_train_run import Place, build, wait_for_step, write_slice
+from tests.end_to_end.test_train_run import Place, build, wait_for_step
 from tests.object_server import SECRET_KEY, FaultyProxy, ObjectServer
+from tests.small_mixes import write_demo
 from transformers import AutoModelForImageTextToText
 
 from vlm_catalogs.config import load_config
@@ -31,8 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("train")
     make_tiny("qwen3_vl", folder / "model")
-    write_slice(folder / "data" / "pictures.jsonl", [("demo_clipart.jsonl", 2)])
-    write_slice(folder / "data" / "films.jsonl", [("demo_video.jsonl", 1)])
+    write_demo(folder / "data" / "pictures.jsonl", demo_clipart=2)
+    write_demo(folder / "data" / "films.jsonl", demo_video=1)
     return build(folder)
 
 

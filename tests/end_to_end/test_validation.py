@@ -10,11 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.small_mixes import DEMO, write_demo
 
 from vlm_train.cli import main
 from vlm_train.make_tiny import make_tiny
-
-DEMO = Path(__file__).parents[1] / "demo_data" / "jsonl"
 
 TOML = """
 [train]
@@ -81,13 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(place: Path, family: str) -> Path:
     """A model, samples of pictures, films and text in one dataset of which five are held out, and a run on them."""
     make_tiny(family, place / "model")
-    (place / "data").mkdir()
-    every = [
-        line
-        for name in ("demo_clipart", "demo_photos", "demo_video")
-        for line in (DEMO / f"{name}.jsonl").read_text().splitlines()[:6]
-    ]
-    (place / "data" / "samples.jsonl").write_text("\n".join(every) + "\n")
+    write_demo(place / "data" / "samples.jsonl", demo_clipart=6, demo_photos=6, demo_video=6)
     shutil.copytree(DEMO / "media", place / "data" / "media")
     (place / "run.toml").write_text(TOML)
     before = Path.cwd()
