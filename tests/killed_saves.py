@@ -1,17 +1,20 @@
 """Runs that are killed at chosen moments of a save, from one process that has imported everything.
 
-``python -m tests.killed_saves SEED NUMBER`` runs in a folder with run.toml, whose output_dir is not there yet: prints a
-JSON line for each moment. A moment is a file that is opened, or renamed, in checkpoints/ of the run: the process kills
-itself, by SIGKILL, just before it.
+``python -m tests.killed_saves SEED NUMBER RANKS`` runs in a folder with run.toml, whose output_dir is not there yet:
+prints a JSON line for each moment. A moment is a file that is opened, or renamed, in checkpoints/ of the run: the rank
+kills itself, by SIGKILL, just before it. The other ranks are killed as well, at once or after they have noticed.
 """
 
 import json
+import math
 import os
 import random
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,11 @@ from vlm_train.checkpoint import complete_checkpoints, read_state
 from vlm_train.cli import main
 
 RUN = Path("run")
+SECONDS_TO_NOTICE = 5.0
+Act = Callable[[int], None]
 
 
-def watch(act: Callable[[int], None]) -> None:
+def watch(act: Act) -> None:
     """From now on, ``act`` on the number of every moment of this process."""
     seen = iter(range(10**6))
 
@@ -36,19 +41,45 @@ def watch(act: Callable[[int], None]) -> None:
     sys.addaudithook(hook)
 
 
-def forked(act: Callable[[int], None], *settings: str) -> int:
-    """The exit code of a run of its own; negative: killed by that signal."""
+def forked(acts: Mapping[int, Act], *settings: str, num_ranks: int, together: bool = True) -> list[int]:
+    """The exit codes of a run's ranks, each with what it does on its moments; negative: killed by that signal.
+
+    Once one is killed the others are, ``together`` with it or when they have had time to notice.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    shared = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if num_ranks > 1 else {}
+    ranks = [started(rank, acts.get(rank, lambda _now: None), shared, settings) for rank in range(num_ranks)]
+    codes: dict[int, int] = {}
+    deadline = math.inf
+    while len(codes) < num_ranks:
+        for pid in (one for one in ranks if one not in codes):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+                if codes[pid] != 0:
+                    deadline = min(deadline, time.monotonic() + (0 if together else SECONDS_TO_NOTICE))
+        time.sleep(0.01)
+    return [codes[pid] for pid in ranks]
+
+
+def started(rank: int, act: Act, shared: Mapping[str, str], settings: Sequence[str]) -> int:
+    """The process id of a rank."""
     child = os.fork()
     if child == 0:
         quiet = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
+        os.environ.update({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {})
         watch(act)
         os._exit(main(["run", "run.toml", "--set", f"train.output_dir={RUN}", *settings]))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
-def kill_at(moment: int) -> Callable[[int], None]:
+def kill_at(moment: int) -> Act:
     def act(now: int) -> None:
         if now == moment:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -56,7 +87,7 @@ def kill_at(moment: int) -> Callable[[int], None]:
     return act
 
 
-def count_into(path: Path) -> Callable[[int], None]:
+def count_into(path: Path) -> Act:
     return lambda now: path.write_text(str(now + 1)) and None
 
 
@@ -73,23 +104,28 @@ def losses() -> list[float]:
     ]
 
 
-def try_moments(seed: int, number: int) -> None:
+def try_moments(seed: int, number: int, num_ranks: int) -> None:
     torch.set_num_threads(1)
-    counted = Path("moments")
-    assert forked(count_into(counted)) == 0
-    whole, num_moments = losses(), int(counted.read_text())
-    moments = random.Random(seed).sample(range(num_moments), min(number, num_moments))
-    for moment in sorted(moments):
-        shutil.rmtree(RUN)
-        code = forked(kill_at(moment))
-        try:
-            found: Any = steps_found()
-        except UserError as error:
-            found = str(error)
-        again = forked(lambda _now: None, "--resume")
-        line = {"moment": moment, "of": num_moments, "killed": code, "found": found, "resumed": again}
-        print(json.dumps({**line, "same": losses() == whole, "ends_with": steps_found()}), flush=True)
+    counted = [Path(f"moments-{rank}") for rank in range(num_ranks)]
+    counting = {rank: count_into(path) for rank, path in enumerate(counted)}
+    assert set(forked(counting, num_ranks=num_ranks)) == {0}
+    whole = losses()
+    draw = random.Random(seed)
+    for rank, path in enumerate(counted):
+        num_moments = int(path.read_text())
+        for moment in sorted(draw.sample(range(num_moments), min(number, num_moments))):
+            shutil.rmtree(RUN)
+            together = draw.random() < 0.5
+            codes = forked({rank: kill_at(moment)}, num_ranks=num_ranks, together=together)
+            try:
+                found: Any = steps_found()
+            except UserError as error:
+                found = str(error)
+            again = forked({}, "--resume", num_ranks=num_ranks)
+            line = {"rank": rank, "moment": moment, "of": num_moments, "together": together, "killed": codes[rank]}
+            line |= {"found": found, "resumed": again, "same": losses() == whole, "ends_with": steps_found()}
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
-    try_moments(int(sys.argv[1]), int(sys.argv[2]))
+    try_moments(*map(int, sys.argv[1:]))
