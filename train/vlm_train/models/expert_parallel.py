@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import pad
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
@@ -38,29 +39,59 @@ class ExpertGroup:
 
     def gather(self, values_N: Tensor, *, fill: int = 0) -> Tensor:
         """The tokens of all ranks of the group (G, ...), those of each filled up with ``fill``; gradients go back."""
-        from torch.distributed._functional_collectives import (
-            all_gather_tensor,
-            all_gather_tensor_autograd,
-        )
-
-        full_N = _filled(values_N, self._num_tokens, fill).contiguous()
-        if not (full_N.requires_grad and torch.is_grad_enabled()):
-            return _waited(all_gather_tensor(full_N, 0, self.mesh))
-        gathered_G: Tensor = all_gather_tensor_autograd(full_N, 0, self.mesh)
+        gathered_G: Tensor = _Gather.apply(_filled(values_N, self._num_tokens, fill), self.mesh.get_group())
         return gathered_G
 
     def give_back(self, values_G: Tensor, num_tokens: int) -> Tensor:
         """What all ranks of the group made of this rank's tokens (N, ...), summed."""
-        from torch.distributed._functional_collectives import (
-            reduce_scatter_tensor,
-            reduce_scatter_tensor_autograd,
-        )
-
-        full_G = values_G.contiguous()
-        if not (full_G.requires_grad and torch.is_grad_enabled()):
-            return _waited(reduce_scatter_tensor(full_G, "sum", 0, self.mesh))[:num_tokens].clone()
-        summed_N: Tensor = reduce_scatter_tensor_autograd(full_G, "sum", 0, self.mesh)
+        summed_N: Tensor = _SumShare.apply(values_G, self.mesh.get_group())
         return summed_N[:num_tokens].clone()  # FSDP takes no views of what a collective gave
+
+
+class _Gather(Function):
+    """From each rank's tokens to those of all; backward sums what the ranks say of each token.
+
+    Not torch's functional collectives: torch 2.14 over gloo damages the heap with them under load (a loop of them
+    alone aborts after some thousand rounds), and grouped products crash on tensors that are still on their way.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values_N: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _gathered(values_N, group)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _summed_share(gradients[0], ctx.group), None
+
+
+class _SumShare(Function):
+    """From what each rank has for all tokens to the sum over ranks for its own; backward gathers."""
+
+    @staticmethod
+    def forward(ctx: Any, values_G: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _summed_share(values_G, group)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _gathered(gradients[0], ctx.group), None
+
+
+def _gathered(values_N: Tensor, group: Any) -> Tensor:
+    import torch.distributed as dist
+
+    gathered_G = values_N.new_empty((len(values_N) * group.size(), *values_N.shape[1:]))
+    dist.all_gather_into_tensor(gathered_G, values_N.contiguous(), group=group)
+    return gathered_G
+
+
+def _summed_share(values_G: Tensor, group: Any) -> Tensor:
+    import torch.distributed as dist
+
+    summed_N = values_G.new_empty((len(values_G) // group.size(), *values_G.shape[1:]))
+    dist.reduce_scatter_tensor(summed_N, values_G.contiguous(), group=group)
+    return summed_N
 
 
 def share_experts(module: nn.Module, ranks: Ranks, mesh: "DeviceMesh") -> ExpertGroup:
@@ -113,14 +144,6 @@ class _LocalExperts:
         return (
             value.to_local() if isinstance(value, nn.Parameter | torch.Tensor) and hasattr(value, "to_local") else value
         )
-
-
-def _waited(values: Tensor) -> Tensor:
-    """The tensor itself in the place of one that is still on its way, on which grouped products crash."""
-    from torch.distributed._functional_collectives import wait_tensor
-
-    plain: Tensor = wait_tensor(values)  # type: ignore[no-untyped-call]
-    return plain
 
 
 def _filled(values_N: Tensor, size: int, fill: int) -> Tensor:
