@@ -2,14 +2,21 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.console import Progress, fact
+from vlm_catalogs.console import fact
+from vlm_catalogs.layout import PartRecord
 from vlm_prep.added_tables import check_table
 from vlm_prep.build_log import BuildLog
 from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.mix import PreparedSource
+from vlm_prep.stage_counts import Key, Made, Piece
+from vlm_prep.stage_progress import StageProgress
 from vlm_prep.workplace import Workplace
+
+if TYPE_CHECKING:
+    from vlm_prep.decoded import DecodeTask
 
 SMALL_BYTES = 16 << 20
 """Shards of less than this are decoded in the main process."""
@@ -23,22 +30,36 @@ def decode_missing(config: Config, prepared: Sequence[PreparedSource], place: Wo
 
     for source in prepared:
         source.plan.store.bring(source.tables(DECODED_NAME), below=source.plan.layout / "parts")
-    parts = [
-        (source.plan.store, folder, sum(shard.bytes for shard in record.shards))
+    tasks = [
+        DecodeTask(folder=folder, dataset=source.name, store=source.plan.store, staging=place.staging)
         for source in prepared
-        for folder, record in zip(source.plan.folders(), source.records, strict=True)
+        for folder in source.plan.folders()
+        if not (folder / DECODED_NAME).is_file()
     ]
-    missing = [one for one in parts if not (one[1] / DECODED_NAME).is_file()]
-    sizes = {folder: size for _, folder, size in missing}
-    tasks = [DecodeTask(folder=folder, store=store, staging=place.staging) for store, folder, _ in missing]
-    num_bytes, started = sum(sizes.values()), time.monotonic()
+    records = {(source.name, record.name): record for source in prepared for record in source.records}
+    pieces = [
+        Piece(source=task.dataset, part=task.folder.name, work=_made(records[_key(task)]).bytes) for task in tasks
+    ]
+    num_bytes, started = sum(piece.work for piece in pieces), time.monotonic()
     workers = place.num_processes(is_small=num_bytes < SMALL_BYTES)
-    with Progress("decode", total=num_bytes >> 20, unit="MiB") as progress:
+    with StageProgress("decode", pieces, num_workers=workers) as progress:
         place.run_tasks(
-            decode, tasks, num_workers=workers, on_done=lambda task: progress.advance(sizes[task.folder] >> 20)
+            decode,
+            tasks,
+            num_workers=workers,
+            on_done=lambda task: progress.done(_key(task), _made(records[_key(task)])),
         )
-    for store, folder, _ in parts:
-        check_table(folder / DECODED_NAME, store)
-    cached = "all cached" if not tasks else f"{len(parts) - len(tasks)} cached"
-    fact(f"decode: {len(parts)} parts, {cached}, {num_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")
-    log.note("decode", parts=len(parts), decoded=len(tasks), bytes=num_bytes, workers=workers)
+    for source in prepared:
+        for folder in source.plan.folders():
+            check_table(folder / DECODED_NAME, source.plan.store)
+    cached = "all cached" if not tasks else f"{len(records) - len(tasks)} cached"
+    fact(f"decode: {len(records)} parts, {cached}, {num_bytes / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")
+    log.note("decode", parts=len(records), decoded=len(tasks), bytes=num_bytes, workers=workers)
+
+
+def _key(task: "DecodeTask") -> Key:
+    return task.dataset, task.folder.name
+
+
+def _made(record: PartRecord) -> Made:
+    return Made(samples=record.num_kept, bytes=sum(shard.bytes for shard in record.shards))

@@ -33,6 +33,7 @@ class DecodeTask:
     """One part to decode; crosses to worker processes."""
 
     folder: Path
+    dataset: str
     store: PartStore
     """Where the part is kept."""
     staging: Path

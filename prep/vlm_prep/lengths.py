@@ -21,6 +21,7 @@ class MeasureTask:
     """One part to measure; crosses to worker processes."""
 
     folder: Path
+    dataset: str
     store: PartStore
     """Where the part is kept."""
     model: str

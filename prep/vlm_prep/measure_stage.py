@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from vlm_catalogs.config import Config
-from vlm_catalogs.console import Progress, fact
+from vlm_catalogs.console import fact
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.added_tables import check_table
@@ -19,6 +19,8 @@ from vlm_prep.lengths import (
     renderer_for,
 )
 from vlm_prep.mix import PreparedSource, profiles
+from vlm_prep.stage_counts import Key, Made, Piece
+from vlm_prep.stage_progress import StageProgress
 from vlm_prep.workplace import Workplace
 
 SMALL_SAMPLES = 2_000
@@ -44,12 +46,18 @@ def measure_missing(
         lengths = source.tables(lengths_name(source.encoding))
         source.plan.store.bring(lengths, below=source.plan.layout / "parts")
     tasks = [task for source in prepared for task in _measure_tasks(config, source, place)]
-    todo = {task.folder.name for task in tasks}
-    num_samples = sum(r.num_kept for source in prepared for r in source.records if r.name in todo)
+    num_kept = {(source.name, record.name): record.num_kept for source in prepared for record in source.records}
+    pieces = [Piece(source=task.dataset, part=task.folder.name, work=num_kept[_key(task)]) for task in tasks]
+    num_samples = sum(piece.work for piece in pieces)
     started = time.monotonic()
     workers = place.num_processes(is_small=num_samples < SMALL_SAMPLES)
-    with Progress("measure", total=len(tasks), unit="parts") as progress:
-        place.run_tasks(measure, tasks, num_workers=workers, on_done=lambda _: progress.advance())
+    with StageProgress("measure", pieces, num_workers=workers) as progress:
+        place.run_tasks(
+            measure,
+            tasks,
+            num_workers=workers,
+            on_done=lambda task: progress.done(_key(task), Made(samples=num_kept[_key(task)])),
+        )
     for source in prepared:
         for path in source.tables(lengths_name(source.encoding)):
             check_table(path, source.plan.store)
@@ -59,10 +67,15 @@ def measure_missing(
     log.note("measure", parts=num_parts, measured=len(tasks), samples=num_samples, workers=workers)
 
 
+def _key(task: MeasureTask) -> Key:
+    return task.dataset, task.folder.name
+
+
 def _measure_tasks(config: Config, source: PreparedSource, place: Workplace) -> list[MeasureTask]:
     return [
         MeasureTask(
             folder=folder,
+            dataset=source.name,
             store=source.plan.store,
             model=config.policy.model_name_or_path,
             settings=render_settings(config, profile_of(source.plan.source)),

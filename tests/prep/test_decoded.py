@@ -46,7 +46,7 @@ def test_facts_are_published_beside_a_part_that_stays_as_it_is(built: Path) -> N
     folder = part_of("demo_photos")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     for _ in range(2):
-        decode(DecodeTask(folder=folder, store=HERE, staging=built))
+        decode(DecodeTask(folder=folder, dataset="demo_photos", store=HERE, staging=built))
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert pq.read_table(folder / DECODED_NAME).equals(decode_part(folder, HERE))
 

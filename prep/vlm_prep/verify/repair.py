@@ -184,6 +184,7 @@ def _measure_again(config: Config, broken: BrokenPart, plan: SourcePlan, staging
     measure(
         MeasureTask(
             folder=broken.folder,
+            dataset=broken.dataset,
             store=plan.store,
             model=model,
             settings=settings,
