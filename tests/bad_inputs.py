@@ -3,8 +3,11 @@
 ``docs/outcomes.md`` is written from this list, and tests/end_to_end/test_outcomes.py holds it row by row.
 """
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import pickle
 import struct
 import tarfile
@@ -172,6 +175,90 @@ def webdataset(*members: Member) -> Callable[[], str]:
     return plant
 
 
+def with_odd(path: str, *members: tuple[str, bytes, str]) -> None:
+    """Put members of these (name, type, link target) behind those of a tar."""
+    with tarfile.open(path, "a") as tar:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+
+
+def odd_i4(name: str, kind: bytes = tarfile.SYMTYPE, *, in_both: bool = False) -> Callable[[], str]:
+    """An i4 source with a member that is no file in the media tar (with a sound text), or in both."""
+
+    def plant() -> str:
+        toml = i4(texts=[] if in_both else [(f"{name}.json", ASK)])
+        with_odd(f"bucket/set/media/{TAR}", (f"{name}.png", kind, "good.pkl"))
+        if in_both:
+            with_odd(f"bucket/set/texts/{TAR}", (f"{name}.json", kind, "good.json"))
+        return toml
+
+    return plant
+
+
+def odd_webdataset(*odd: tuple[str, bytes, str], texts: Sequence[Member] = ()) -> Callable[[], str]:
+    """A webdataset source with members that are no files."""
+
+    def plant() -> str:
+        toml = webdataset(*texts)()
+        with_odd("set/0.tar", *odd)
+        return toml
+
+    return plant
+
+
+def special_headers() -> str:
+    """A webdataset tar with a PAX header for all members, as ``git archive`` writes, folders and GNU long names."""
+    toml = webdataset()()
+    content = Path("set/0.tar").read_bytes()
+    with tarfile.open("set/1.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        folder = tarfile.TarInfo("d" * 120)
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        with tarfile.open("set/0.tar") as old:
+            for member in old.getmembers():
+                body = old.extractfile(member)
+                member.name = f"{'d' * 120}/{member.name}"
+                tar.addfile(member, body)
+    headers = {"comment": "0" * 40}
+    with (
+        tarfile.open("set/0.tar", "w", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar,
+        tarfile.open(fileobj=io.BytesIO(content)) as old,
+    ):
+        for member in old.getmembers():
+            tar.addfile(member, old.extractfile(member))
+    return toml
+
+
+def sparse() -> str:
+    toml = webdataset()()
+    with Path("set/0.tar").open("r+b") as file:
+        header = bytearray(file.read(512))
+        header[156] = ord("S")
+        header[148:156] = b"        "
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        file.seek(0)
+        file.write(header)
+    return toml
+
+
+def compressed(
+    plant: Callable[[], str], path: str, pack: Callable[[bytes], bytes], *, to: str = ""
+) -> Callable[[], str]:
+    """A source with one file compressed, under its old name or another."""
+
+    def planted() -> str:
+        toml = plant()
+        content = Path(path).read_bytes()
+        if to:
+            Path(path).unlink()
+        Path(to or path).write_bytes(pack(content))
+        return toml
+
+    return planted
+
+
 def giant() -> str:
     """A medium of 3 GB in a sparse tar: the header says so, the disk holds nothing."""
     toml = i4(texts=[("big.json", conversation("image_0"))])
@@ -249,6 +336,117 @@ BAD_INPUTS: tuple[BadInput, ...] = (
         plant=lambda: (webdataset()(), cut(Path("set/0.tar"), 1560))[0],
         outcome="stopped",
         says="set/0.tar: byte 1,024: member good.png is cut short",
+        kept=0,
+    ),
+    BadInput(
+        what="a webdataset tar with a symbolic link in the place of a medium",
+        plant=odd_webdataset(("b.png", tarfile.SYMTYPE, "good.png"), texts=[("b.json", b"")]),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="a webdataset tar with symbolic links alone in the place of a sample",
+        plant=odd_webdataset(("b.json", tarfile.SYMTYPE, "good.json"), ("b.png", tarfile.SYMTYPE, "good.png")),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="a webdataset tar with a hard link to a medium of the tar",
+        plant=odd_webdataset(("b.png", tarfile.LNKTYPE, "good.png"), texts=[("b.json", b"")]),
+        outcome="used",
+        kept=2,
+    ),
+    BadInput(
+        what="a webdataset tar with a hard link to what is not in it",
+        plant=odd_webdataset(("b.png", tarfile.LNKTYPE, "gone.png"), texts=[("b.json", b"")]),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="a webdataset tar with a pipe",
+        plant=odd_webdataset(("b.png", tarfile.FIFOTYPE, "")),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="a webdataset tar with a device",
+        plant=odd_webdataset(("b", tarfile.CHRTYPE, "")),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="a webdataset tar with a member of an unknown type",
+        plant=odd_webdataset(("b.json", b"Q", "")),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="webdataset tars with folders, GNU long names and a PAX header for all",
+        plant=special_headers,
+        outcome="used",
+        kept=2,
+    ),
+    BadInput(
+        what="a webdataset tar with a sparse file",
+        plant=sparse,
+        outcome="stopped",
+        says="set/0.tar: byte 0: a sparse file; pack the tar again without --sparse",
+        kept=0,
+    ),
+    BadInput(
+        what="i4: a symbolic link in the place of a medium", plant=odd_i4("b"), outcome="rejected", says="not_a_file"
+    ),
+    BadInput(
+        what="i4: symbolic links in the place of a text and its medium",
+        plant=odd_i4("b", in_both=True),
+        outcome="rejected",
+        says="not_a_file",
+    ),
+    BadInput(
+        what="i4: a hard link to the medium of another sample",
+        plant=odd_i4("b", tarfile.LNKTYPE),
+        outcome="rejected",
+        says="media_unreadable",  # good.pkl, under the name of a picture
+    ),
+    BadInput(
+        what="i4: a tar that is compressed with gzip",
+        plant=compressed(i4, f"bucket/set/media/{TAR}", gzip.compress),
+        outcome="stopped",
+        says=f"media/{TAR}: this is compressed with gzip, expected a plain tar; unpack it: gzip -dc OLD > NEW",
+        kept=0,
+    ),
+    BadInput(
+        what="a webdataset tar that is compressed with bzip2",
+        plant=compressed(webdataset(), "set/0.tar", bz2.compress),
+        outcome="stopped",
+        says="set/0.tar: this is compressed with bzip2, expected a plain tar",
+        kept=0,
+    ),
+    BadInput(
+        what="a folder of a .tgz alone",
+        plant=compressed(webdataset(), "set/0.tar", gzip.compress, to="set/0.tgz"),
+        outcome="stopped",
+        says="set/0.tgz is compressed with gzip, which is not read; unpack it (gzip -dc 0.tgz > 0.tar) or move it away",
+        kept=0,
+    ),
+    BadInput(
+        what="a .jsonl.xz beside other JSONL files",
+        plant=lambda: (jsonl(LINE)(), Path("set/b.jsonl.xz").write_bytes(lzma.compress(LINE.encode())), files())[-1],
+        outcome="stopped",
+        says="set/b.jsonl.xz is compressed with xz, which is not read; unpack it (xz -dc b.jsonl.xz > b.jsonl)",
+        kept=0,
+    ),
+    BadInput(
+        what="a .jsonl.gz beside its plain form",
+        plant=lambda: (jsonl(LINE)(), Path("set/a.jsonl.gz").write_bytes(gzip.compress(LINE.encode())), files())[-1],
+        outcome="used",
+        kept=2,
+    ),
+    BadInput(
+        what="a JSONL file that is compressed with gzip",
+        plant=compressed(jsonl(LINE), "set/a.jsonl", gzip.compress),
+        outcome="stopped",
+        says="set/a.jsonl: this is compressed with gzip, expected a plain JSON file",
         kept=0,
     ),
     BadInput(what="a tar without its end mark", plant=i4_then(lambda text, media: cut(text, 1024)), outcome="used"),

@@ -151,12 +151,13 @@ def _alternatives(value: Any) -> list[list[Any]]:
         raise RejectSample(BAD_CONVERSATION, f"{_shown(value)}, expected a list of messages")
     if all(isinstance(message, dict) and ("role" in message or "from" in message) for message in value):
         return [value]
-    if all(isinstance(part, list) or _is_wrapped(part) for part in value):
+    if all(isinstance(part, list) or is_wrapped(part) for part in value):
         return [conversation for part in value for conversation in _alternatives(part)]
     raise RejectSample(BAD_CONVERSATION, "a list of neither messages nor conversations")
 
 
-def _is_wrapped(value: Any) -> bool:
+def is_wrapped(value: Any) -> bool:
+    """Is it a record that holds its conversation under a key?"""
     return isinstance(value, dict) and any(key in value for key in CONVERSATION_KEYS)
 
 

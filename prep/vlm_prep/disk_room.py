@@ -35,6 +35,9 @@ def in_work(plans: Sequence[SourcePlan], estimates: Sequence[Estimate], *, num_w
 
 def check_room(estimates: Sequence[Estimate], *, shards: Path, scratch: Path, fetched: int) -> None:
     """Raise StorageError when a disk has less room than is needed; the folders need not exist yet."""
+    for folder in (shards, scratch):
+        if not (there := existing(folder)).is_dir():
+            raise StorageError(f"{folder}: {there} is a file, expected a folder")
     written = sum(one.bytes for one in estimates)
     if _device(shards) == _device(scratch):
         _check(shards, written + fetched, estimates)

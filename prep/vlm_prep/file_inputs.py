@@ -10,6 +10,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.source import FileSource
+from vlm_prep.compressed import advice_for, compression_of
 from vlm_prep.content_ids import map_file
 from vlm_prep.parts import ARRAY_PART_ROWS, JSONL_PART_BYTES, PartInput, PlannedPart, plan_part
 from vlm_prep.source_format import source_root
@@ -25,7 +26,7 @@ def plan_json(source: FileSource, files: Sequence[Path], file_format: str) -> li
 
 def _inputs(source: FileSource, path: Path, ranges: Iterator[tuple[int, int, int]]) -> Iterator[PartInput]:
     content = map_file(path)
-    _check_encoding(bytes(content[:4]), path)
+    _check_encoding(bytes(content[:6]), path)
     name = path.relative_to(source_root(source)).as_posix()
     for begin, end, first_row in ranges:
         yield PartInput(
@@ -49,9 +50,11 @@ BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"
 
 
 def _check_encoding(head: bytes, path: Path) -> None:
-    """Raise DataError for text of two or four bytes a character: all its rows would be unreadable, each by itself."""
-    is_set = tuple(byte != 0 for byte in head)
-    wide = BYTE_ORDER_MARKS.get(head) or WIDE_TEXT.get(is_set)
+    """Raise DataError for a compressed file, or text of two or four bytes a character: no row of it could be read."""
+    if (compression := compression_of(head)) is not None:
+        raise DataError(f"{path}: {advice_for(compression, what='JSON file')}")
+    is_set = tuple(byte != 0 for byte in head[:4])
+    wide = BYTE_ORDER_MARKS.get(head[:4]) or WIDE_TEXT.get(is_set)
     if wide is None and head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         wide = "UTF-16"
     if wide is not None:
@@ -106,7 +109,8 @@ def elements(content: memoryview, *, path: Path) -> Iterator[tuple[int, int]]:
     for token in TOKEN.finditer(content):
         mark = content[token.start()]
         if depth == 0 and (mark != ord("[") or begin >= 0 or _has_text(content[: token.start()])):
-            raise DataError(f"{path}: byte {token.start():,}: expected one JSON array of records")
+            advice = "" if mark != ord("{") else "; a file of one object a line is JSONL: name it .jsonl"
+            raise DataError(f"{path}: byte {token.start():,}: expected one JSON array of records{advice}")
         if mark in b"[{":
             depth += 1
             begin = token.end() if depth == 1 else begin

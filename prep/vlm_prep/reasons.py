@@ -14,6 +14,7 @@ REMOTE_MEDIA = "remote_media"
 UNSAFE_PICKLE = "unsafe_pickle"
 UNREADABLE_PICKLE = "unreadable_pickle"
 DUPLICATE_MEMBER = "duplicate_member"
+NOT_A_FILE = "not_a_file"
 SAMPLE_TOO_LARGE = "sample_too_large"
 
 # Selection: what a mix does not use (semantics B1).
@@ -47,6 +48,7 @@ MEANINGS: dict[str, str] = {
     UNSAFE_PICKLE: "a pickle wants more than plain values; it was not run",
     UNREADABLE_PICKLE: "a pickle is broken, or not a dict of media names and bytes",
     DUPLICATE_MEMBER: "the same member stands in the tar before",
+    NOT_A_FILE: "a member of the tar is a link, a device or a pipe, without content of its own",
     SAMPLE_TOO_LARGE: "the sample is over max_sample_bytes",
     UNDECODABLE: "one of its media does not decode",
     VIDEO_NOT_INCLUDED: "it has a video, and [custom] include_video is false",

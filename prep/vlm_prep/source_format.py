@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vlm_catalogs.errors import ConfigError, StorageError
 from vlm_catalogs.source import FileSource
+from vlm_prep.compressed import COMPRESSIONS, unpacked_name
 from vlm_prep.mds_folder import is_mds_folder
 
 SUFFIXES = {
@@ -36,6 +37,8 @@ def resolve_format(source: FileSource) -> str:
     found = _formats_inside(source)
     if len(found) == 1:
         return found[0]
+    for name in SUFFIXES if not found else ():
+        _check_compressed(source, name)
     if found:
         what = " and ".join(_pattern(name) for name in found) + " files"
     else:
@@ -46,6 +49,7 @@ def resolve_format(source: FileSource) -> str:
 def find_files(source: FileSource, file_format: str) -> list[Path]:
     """The files of that format, ordered by name. Raises ConfigError when there is none."""
     files = _files(source, file_format)
+    _check_compressed(source, file_format)
     if not files:
         suffixes = " or ".join(SUFFIXES[file_format])
         raise ConfigError(f"{source.origin}: {source.name}: {source.path} has no {suffixes} file")
@@ -73,13 +77,48 @@ def _files(source: FileSource, file_format: str) -> list[Path]:
     if path.is_file():
         is_named = source.format == file_format
         return [path] if is_named or path.suffix.lower() in SUFFIXES[file_format] else []
-    found = [file for file in _below(path) if file.suffix.lower() in SUFFIXES[file_format]]
+    found = [file for file in _below(path) if _is_data(file, file_format) and not _is_hidden(file, path)]
     _check_names(source, found)
     for file in found:
         if not file.is_file():  # left out silently, its samples would be
             what = "a link that leads nowhere" if file.is_symlink() else "neither a file nor a folder"
             raise ConfigError(f"{source.origin}: {source.name}: {file} is {what}; mend or remove it")
     return sorted(found, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _is_data(file: Path, file_format: str) -> bool:
+    return file.suffix.lower() in SUFFIXES[file_format]
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def hidden_files(source: FileSource, file_format: str) -> list[Path]:
+    """Files of that format whose name, or a folder's below the source, begins with a dot: caches, checkpoints of
+    notebooks, what macOS leaves. They are no data, as for other tools."""
+    path = Path(source.path)
+    if path.is_file() or file_format == "mds":
+        return []
+    return [file for file in _below(path) if _is_data(file, file_format) and _is_hidden(file, path)]
+
+
+def _check_compressed(source: FileSource, file_format: str) -> None:
+    """Raise ConfigError for a compressed file of that format: its samples would be missing without a word.
+
+    One that lies beside its plain form is a copy.
+    """
+    path = Path(source.path)
+    for file in [path] if path.is_file() else _below(path):
+        plain = unpacked_name(file.name)
+        if plain is None or Path(plain[0]).suffix.lower() not in SUFFIXES[file_format]:
+            continue
+        if not (file.parent / plain[0]).exists():
+            command = COMPRESSIONS[plain[1]][2]
+            raise ConfigError(
+                f"{source.origin}: {source.name}: {file} is compressed with {plain[1]}, which is not read; unpack it "
+                f"({command} {file.name} > {plain[0]}) or move it away"
+            )
 
 
 def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from vlm_prep.part_store import PartStore, check_content, read_record
 from vlm_prep.parts import PlannedPart, layout_hash
 from vlm_prep.raw_sample import Limits
 from vlm_prep.readers import plan_files, stated_samples
-from vlm_prep.source_format import resolve_format, source_root
+from vlm_prep.source_format import hidden_files, resolve_format, source_root
 from vlm_prep.unchanged import Stamp, stamps_of
 
 
@@ -111,14 +111,17 @@ def _plan_files(source: FileSource, config: Config, store: PartStore) -> SourceP
         for part in cut
     )
     bring_records(store, layout, [part for part in parts if part not in cut])
-    notes = (f"{source.name}: its files are read as {file_format}",) if source.format == "auto" else ()
+    notes = [f"{source.name}: its files are read as {file_format}"] if source.format == "auto" else []
+    if hidden := hidden_files(source, file_format):
+        shown = hidden[0].relative_to(source_root(source))
+        notes.append(f"{source.name}: {len(hidden):,} hidden files are left out, such as {shown}")
     return SourcePlan(
         source=source,
         file_format=file_format,
         store=store,
         layout=layout,
         parts=parts,
-        notes=notes,
+        notes=tuple(notes),
         stated_samples=stated_samples(source, file_format),
     )
 

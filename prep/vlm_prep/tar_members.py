@@ -1,4 +1,4 @@
-"""The regular files of a tar that lies in memory: names, offsets and sizes, without copying a payload.
+"""The members of a tar that lies in memory: names, offsets and sizes, without copying a payload.
 
 Reads what tar programs write: v7, ustar (with prefix), GNU (long names, base-256 numbers) and PAX (path and size).
 Layout: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_catalogs.errors import DataError
+from vlm_prep.compressed import advice_for, compression_of
 
 BLOCK = 512
 MAX_EXTENSION_BYTES = 1 << 20
@@ -20,6 +21,16 @@ MAX_EXTENSION_BYTES = 1 << 20
 
 REGULAR_TYPES = frozenset((0, ord("0"), ord("7")))  # of v7, of ustar, contiguous
 TYPES_WITHOUT_PAYLOAD = frozenset(b"123456")  # links, devices, folders, pipes: their size field counts nothing
+FOLDER_TYPES = frozenset(b"5DV")  # folders, those of incremental GNU backups, and the label of an archive: no samples
+HARD_LINK = ord("1")
+TYPE_NAMES = {
+    HARD_LINK: "a hard link to what is no file of the tar",
+    ord("2"): "a symbolic link",
+    ord("3"): "a device",
+    ord("4"): "a device",
+    ord("6"): "a pipe",
+    ord("M"): "the rest of a file from another volume",
+}
 GNU_LONG_NAME, GNU_LONG_LINK, GNU_SPARSE = b"LKS"
 PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL = b"xXg"
 EXTENSION_TYPES = frozenset((GNU_LONG_NAME, GNU_LONG_LINK, PAX_NEXT, PAX_NEXT_SOLARIS, PAX_GLOBAL))
@@ -33,27 +44,35 @@ OCTAL_PLACES = 8 ** np.arange(5, -1, -1)
 
 
 class TarMember(NamedTuple):
-    """One regular file: its payload is ``buffer[offset : offset + size]``."""
+    """One regular file: its payload is ``buffer[offset : offset + size]``. Or what is no file: see ``other``."""
 
     name: str
     """As it stands in the tar; bytes that are not UTF-8 appear as ``\\xNN``, so that JSON and Parquet can hold it."""
     offset: int
     size: int
+    """Of what is no regular file, its type in the tar, negative."""
+
+    @property
+    def other(self) -> str | None:
+        """What the member is that is no regular file; None for a file."""
+        return TYPE_NAMES.get(-self.size, f"a member of type {chr(-self.size)!r}") if self.size < 0 else None
 
 
 def read_members(buffer: memoryview, *, tar: str = "tar") -> Iterator[TarMember]:
-    """The regular files of the tar in ``buffer``, in order; ``tar`` names it in messages.
+    """The members of the tar in ``buffer``, in order; ``tar`` names it in messages.
 
-    Folders, links and devices are passed over. A missing end-of-archive mark, or padding cut short after the last whole
-    payload, is fine. Raises DataError, naming the byte offset, for a header or payload that is cut short, a wrong
-    checksum, a size that is no number, and for sparse files (whose payload is not the file).
+    A hard link is the file that it names. Symbolic links, devices and pipes come as what
+    they are (``TarMember.other``); folders are passed over. A missing end-of-archive mark, or padding cut short after
+    the last whole payload, is fine. Raises DataError, naming the byte offset, for a header or payload that is cut
+    short, a wrong checksum, a size that is no number, for sparse files (whose payload is not the file), and for a file
+    that is compressed.
     """
     for names, offsets, sizes in _TarReader(buffer, tar).runs():
         yield from map(TarMember, names, offsets, sizes)
 
 
 class MemberTable(NamedTuple):
-    """The regular files of a tar, or a run of them, field by field: a third of the time of an object for each."""
+    """The members of a tar, or a run of them, field by field: a third of the time of an object for each."""
 
     names: list[str]
     offsets: list[int]
@@ -79,6 +98,8 @@ class _TarReader:
         self._position = 0
         self._global: dict[str, bytes] = {}
         self._next: dict[str, bytes] = {}
+        self._link = ""
+        self._files: dict[str, TarMember] | None = None
 
     def runs(self) -> Iterator[MemberTable]:
         yield from self._ordinary_members()
@@ -89,7 +110,12 @@ class _TarReader:
                 continue
             member = self._member(header, kind)
             self._skip(member.size)
-            if kind in REGULAR_TYPES and not (kind == 0 and member.name.endswith("/")):  # v7 folders end in a slash
+            is_folder = kind in FOLDER_TYPES or (kind == 0 and member.name.endswith("/"))  # v7 folders end in a slash
+            if kind == HARD_LINK:
+                member = self._linked(member)
+            elif kind not in REGULAR_TYPES:
+                member = member._replace(size=-kind)
+            if not is_folder:
                 yield MemberTable([member.name], [member.offset], [member.size])
             yield from self._ordinary_members()
 
@@ -138,8 +164,10 @@ class _TarReader:
                 self._fail("the tar ends after an extension header, before its member")
             return b""
         if len(header) < BLOCK:
+            self._fail_if_compressed()
             self._fail(f"a header is cut short ({len(header)} of {BLOCK} bytes)")
         if not _checksum_is_right(header):
+            self._fail_if_compressed()
             self._fail("this is no tar header, or a damaged one (wrong checksum)")
         return header
 
@@ -148,6 +176,8 @@ class _TarReader:
         fields: dict[str, bytes] = {}
         if self._global or self._next:
             fields, self._next = {**self._global, **self._next}, {}
+        link = fields.get("linkpath", header[157:257].partition(b"\0")[0])
+        self._link = link.decode("utf-8", "backslashreplace")
         if kind == GNU_SPARSE or (fields and any(keyword.startswith("GNU.sparse.") for keyword in fields)):
             self._fail("a sparse file; pack the tar again without --sparse")
         name = (fields["path"] if "path" in fields else _header_name(header)).decode("utf-8", "backslashreplace")
@@ -155,6 +185,17 @@ class _TarReader:
         if self._position + BLOCK + size > len(self._buffer):
             self._fail_presence(size, f"member {name}")
         return TarMember(name, self._position + BLOCK, size)
+
+    def _linked(self, link: TarMember) -> TarMember:
+        """A hard link with the payload of the file that it names: so tar programs store a second name of one file."""
+        if self._files is None:
+            self._files = {}  # of the second reader too, which need not follow links itself
+            reader = _TarReader(self._buffer, self._tar)
+            reader._files = self._files
+            files = [TarMember(*fields) for table in reader.runs() for fields in zip(*table, strict=True)]
+            self._files = {file.name: file for file in reversed(files) if file.other is None}
+        file = self._files.get(self._link)
+        return TarMember(link.name, file.offset, file.size) if file else link._replace(size=-HARD_LINK)
 
     def _read_extension(self, header: bytes, kind: int) -> None:
         size = self._size(header, {})
@@ -165,7 +206,9 @@ class _TarReader:
         content = bytes(self._buffer[self._position + BLOCK :][:size])
         if kind == GNU_LONG_NAME:
             self._next["path"] = content.partition(b"\0")[0]
-        elif kind != GNU_LONG_LINK:
+        elif kind == GNU_LONG_LINK:
+            self._next["linkpath"] = content.partition(b"\0")[0]
+        else:
             (self._global if kind == PAX_GLOBAL else self._next).update(self._pax_records(content))
         self._skip(size)
 
@@ -197,6 +240,11 @@ class _TarReader:
         if size < 0:
             self._fail(f"the size of a member is no number: {fields.get('size', field)!r}")
         return size
+
+    def _fail_if_compressed(self) -> None:
+        compression = compression_of(bytes(self._buffer[:16])) if self._position == 0 else None
+        if compression is not None:
+            raise DataError(f"{self._tar}: {advice_for(compression, what='tar')}")
 
     def _fail_presence(self, size: int, what: str) -> NoReturn:
         present = len(self._buffer) - self._position - BLOCK

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from vlm_catalogs.errors import ConfigError, StorageError
+from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_catalogs.source import FileSource
 from vlm_prep.built_sample import BuiltSample, build_sample
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import plan_files, read_part
-from vlm_prep.source_format import resolve_format
+from vlm_prep.source_format import find_files, hidden_files, resolve_format
 
 
 def source_at(path: Path, **options: Any) -> FileSource:
@@ -198,3 +198,42 @@ def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pyte
             resolve_format(source_at(Path("d")))
     finally:
         os.seteuid(0)
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
+    write_lines(tmp_path / ".d" / "a.jsonl", [showing("a.png")])  # a hidden root is what was asked for
+    for name in ("._a.jsonl", ".ipynb_checkpoints/a-checkpoint.jsonl", "b/.cache/c.jsonl"):
+        write_lines(tmp_path / ".d" / name, [showing("a.png")])
+    source = source_at(tmp_path / ".d")
+    assert [file.name for file in find_files(source, "jsonl")] == ["a.jsonl"]
+    assert len(hidden_files(source, "jsonl")) == 3
+    assert hidden_files(source_at(tmp_path / ".d" / "._a.jsonl"), "jsonl") == []
+
+
+def test_an_array_of_records_on_one_line_is_not_one_sample_of_alternatives(tmp_path: Path) -> None:
+    record = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    write_lines(tmp_path / "a.jsonl", [record, [record, record], [record["messages"], record["messages"]]])
+    samples = read(source_at(tmp_path))
+    assert outcomes(samples) == ["kept", "bad_conversation", "kept"]
+    assert "an array of 2 records" in samples["a.jsonl#000000001"].rejected.detail
+
+
+def test_lines_of_objects_in_a_json_file_are_called_what_they_are(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.json", [showing("a.png"), showing("a.png")])
+    with pytest.raises(DataError, match=r"expected one JSON array of records; a file of one object a line is JSONL"):
+        read(source_at(tmp_path))
+
+
+def test_a_compressed_file_alone_is_said_whatever_its_form(tmp_path: Path) -> None:
+    (tmp_path / "a.JSONL.GZ").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "a.JSONL.GZ"):
+        with pytest.raises(ConfigError, match=r"a\.JSONL\.GZ is compressed with gzip, which is not read; unpack it"):
+            resolve_format(source_at(path))
+    with pytest.raises(ConfigError, match=r"shard\.00000\.mds\.zstd is compressed with zstd"):
+        (tmp_path / "mds").mkdir()
+        (tmp_path / "mds" / "shard.00000.mds.zstd").write_bytes(b"")
+        find_files(source_at(tmp_path / "mds", format="mds"), "mds")
+    (tmp_path / "labels.json.gz").write_bytes(b"")  # of another form than the data
+    write_lines(tmp_path / "a.JSONL", [showing("a.png")])
+    assert resolve_format(source_at(tmp_path)) == "jsonl"
+    assert len(find_files(source_at(tmp_path), "jsonl")) == 1

@@ -220,3 +220,11 @@ def test_memory_stays_bounded_whatever_the_row_group(tmp_path: Path, small: Any,
     for _ in read_part(source, "parquet", part, LIMITS):
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 100 << 20
+
+
+def test_a_conversation_stored_as_bytes_is_read_as_its_text(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    pq.write_table(pa.table({"messages": [json.dumps(turns).encode(), b"\xff\xfe"]}), tmp_path / "a.parquet")
+    kept, rejected = read(source_at(tmp_path)).values()
+    assert isinstance(kept, BuiltSample)
+    assert rejected.rejected.reason == "unreadable_json"

@@ -176,3 +176,13 @@ def test_meta_json_beside_the_tars_says_how_many_there_are(tmp_path: Path, small
     (tmp_path / "a" / "meta.json").write_text("{")
     with pytest.raises(DataError, match=r"meta\.json: broken JSON"):
         stated_samples(source, "webdataset")
+
+
+def test_a_heif_image_that_no_item_names_is_listed_as_unread(tmp_path: Path, small: Any) -> None:
+    heif = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 400
+    members = [("a.json", asking("png")), ("a.png", small.picture("red")), ("a.heic", heif)]
+    members += [("b.json", asking("heic")), ("b.heic", heif)]
+    small.write_tar(tmp_path / "0.tar", members)
+    samples = read(source_at(tmp_path))
+    assert json.loads(samples["0/a"].meta_json) == {"unread_members": ["heic"]}
+    assert samples["0/b"].rejected.reason == "media_unreadable"

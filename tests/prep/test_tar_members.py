@@ -1,4 +1,7 @@
+import bz2
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import tarfile
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_catalogs.errors import DataError
+from vlm_prep.compressed import COMPRESSIONS
 from vlm_prep.tar_members import TarMember, read_members
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -89,8 +93,82 @@ def test_tars_of_the_system_with_folders_and_links_read_like_tarfile(tmp_path: P
     if tar_format not in ("v7", "ustar"):
         (folder / ("n" * 200 + ".png")).write_bytes(b"z")
     content = system_tar(folder, tar_format)
-    assert as_tuples(read(content)) == by_tarfile(content)
-    assert len(read(content)) == (3 if tar_format in ("v7", "ustar") else 4)
+    members = {member.name: member for member in read(content)}
+    files = [member for member in members.values() if member.other is None]
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        inside = {info.name: tar.extractfile(info) for info in tar if not info.isdir() and not info.issym()}
+    assert {f"./{name.removeprefix('./')}" for name in inside} == {member.name for member in files}
+    for name, file in inside.items():
+        assert file is not None
+        member = members[f"./{name.removeprefix('./')}"]
+        assert content[member.offset :][: member.size] == file.read()
+    assert members["./link"].other == "a symbolic link"
+    assert len(read(content)) == (5 if tar_format in ("v7", "ustar") else 6)
+
+
+def with_member(kind: bytes, *, link: str = "") -> bytes:
+    """A tar of a.png, a member of this type and z.png."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("a.png", "odd.png", "z.png"):
+            info = tarfile.TarInfo(name)
+            if name == "odd.png":
+                info.type, info.linkname = kind, link
+                tar.addfile(info)
+            else:
+                info.size = 3
+                tar.addfile(info, io.BytesIO(name[:3].encode()))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.BLKTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a pipe"),
+        (b"M", "the rest of a file from another volume"),
+        (b"Q", "a member of type 'Q'"),
+    ],
+)
+def test_a_member_that_is_no_file_comes_as_what_it_is(kind: bytes, says: str) -> None:
+    assert [(member.name, member.other) for member in read(with_member(kind))] == [
+        ("a.png", None),
+        ("odd.png", says),
+        ("z.png", None),
+    ]
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, b"D", b"V"])
+def test_folders_and_labels_are_passed_over(kind: bytes) -> None:
+    assert [member.name for member in read(with_member(kind))] == ["a.png", "z.png"]
+
+
+@pytest.mark.parametrize("target", ["a.png", "z.png", "n" * 150])
+def test_a_hard_link_has_the_payload_of_the_file_that_it_names(target: str) -> None:
+    content = with_member(tarfile.LNKTYPE, link=target)
+    odd = read(content)[1]
+    assert odd.name == "odd.png"
+    if len(target) > 100:
+        assert odd.other == "a hard link to what is no file of the tar"
+    else:
+        assert content[odd.offset :][: odd.size] == target[:3].encode()
+
+
+def test_a_hard_link_to_itself_or_to_another_one_is_no_file() -> None:
+    assert read(with_member(tarfile.LNKTYPE, link="odd.png"))[1].other is not None
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "zstd", "lz4"])
+def test_a_compressed_tar_says_how_and_what_to_do(name: str) -> None:
+    makers = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
+    magic = COMPRESSIONS[name][0]
+    content = makers.get(name, lambda plain: magic + plain)(packed([("a.json", b"{}" * 2000)]))
+    with pytest.raises(DataError, match=rf"t.tar: this is compressed with {name}, expected a plain tar; unpack it: "):
+        list(read_members(memoryview(content), tar="t.tar"))
+    with pytest.raises(DataError, match=f"compressed with {name}"):
+        list(read_members(memoryview(content[:100]), tar="t.tar"))
 
 
 def test_an_incremental_gnu_tar_has_no_prefix_in_its_names(tmp_path: Path) -> None:

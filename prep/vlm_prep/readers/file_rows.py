@@ -6,11 +6,11 @@ from pathlib import Path
 from vlm_catalogs import json_text
 from vlm_catalogs.source import FileSource
 from vlm_prep.columns import renamed
-from vlm_prep.conversation import Record, RejectSample, read_plain_record, read_record
+from vlm_prep.conversation import Record, RejectSample, is_wrapped, read_plain_record, read_record
 from vlm_prep.parts import PartInput
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.readers.loose_media import MediaFolder, load_media
-from vlm_prep.reasons import SAMPLE_TOO_LARGE, UNREADABLE_JSON
+from vlm_prep.reasons import BAD_CONVERSATION, SAMPLE_TOO_LARGE, UNREADABLE_JSON
 from vlm_prep.source_format import source_root
 
 
@@ -48,4 +48,8 @@ def _read_record(text: memoryview, columns: Mapping[str, str]) -> Record:
         value = json_text.loads(text)
     except ValueError as error:
         raise RejectSample(UNREADABLE_JSON, str(error)) from error
+    if isinstance(value, list) and len(value) > 1 and all(map(is_wrapped, value)):
+        # As alternatives of one sample they would be a whole dataset that is never seen at once.
+        detail = f"an array of {len(value):,} records, expected one; a file that is one array is named .json"
+        raise RejectSample(BAD_CONVERSATION, detail)
     return read_record([renamed(value, columns) if isinstance(value, dict) else value])

@@ -18,6 +18,7 @@ from vlm_prep.reasons import (
     DUPLICATE_MEMBER,
     MEDIA_NAME_COLLISION,
     MISSING_TEXT,
+    NOT_A_FILE,
     SAMPLE_TOO_LARGE,
     UNREADABLE_JSON,
     UNREADABLE_PICKLE,
@@ -112,6 +113,9 @@ def _read_pairs(
 
 def _common_names(tars: Iterable[_TarContent]) -> list[str] | None:
     """The sample names of an ordinary entry: each once, in the same order in every tar. None for any other entry."""
+    tars = list(tars)
+    if any(min(tar.members.sizes, default=0) < 0 for tar in tars):  # a link or the like
+        return None
     first, *others = [list(map(_stem, tar.members.names)) for tar in tars]
     is_ordinary = (
         all(other == first for other in others) and len(set(first)) == len(first) and "/" not in "".join(first)
@@ -236,6 +240,9 @@ def _read_sample(
 
 
 def _check_size(members: list[Found], limits: Limits) -> None:
+    for found in members:
+        if found.member.size < 0:
+            raise RejectSample(NOT_A_FILE, f"{found.tar.name}: {found.member.name} is {found.member.other}")
     size = sum([found.member.size for found in members])
     if size > limits.max_sample_bytes:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")

@@ -110,7 +110,7 @@ def _json_value(row: dict[str, Any], embedded: EmbeddedMedia) -> tuple[int, dict
     """The row as a JSON record, and how long its text is. Raises RejectSample for what JSON cannot hold."""
     record: dict[str, Any] = {}
     for name, value in row.items():
-        if name in CONVERSATION_KEYS and isinstance(value, str):
+        if name in CONVERSATION_KEYS and isinstance(value, str | bytes):
             record[name] = _parsed(value)
         elif value is not None:
             record[name] = embedded.lifted(value) if name in STRUCTURE_KEYS else _without_nan(value)
@@ -123,7 +123,7 @@ def _json_value(row: dict[str, Any], embedded: EmbeddedMedia) -> tuple[int, dict
         raise RejectSample(BAD_CONVERSATION, str(error)) from error
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str | bytes) -> Any:
     try:
         return json_text.loads(text)
     except ValueError as error:

@@ -22,7 +22,14 @@ from vlm_prep.parts import PartInput, PlannedPart, plan_pieces
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
 from vlm_prep.readers.file_rows import media_folder
 from vlm_prep.readers.loose_media import load_media
-from vlm_prep.reasons import BAD_CONVERSATION, DUPLICATE_MEMBER, MISSING_TEXT, SAMPLE_TOO_LARGE, UNREADABLE_JSON
+from vlm_prep.reasons import (
+    BAD_CONVERSATION,
+    DUPLICATE_MEMBER,
+    MISSING_TEXT,
+    NOT_A_FILE,
+    SAMPLE_TOO_LARGE,
+    UNREADABLE_JSON,
+)
 from vlm_prep.source_format import source_root
 from vlm_prep.tar_members import TarMember, read_members
 
@@ -93,7 +100,11 @@ class _Tar:
         for key, text in self._texts.items():
             yield self._read_sample(key, text, [member for member in owned[key] if member is not text], limits)
         for key in [key for key in owned if key not in self._texts]:
-            yield self._reject(key, owned[key][0], MISSING_TEXT, f"there is no {key}{JSON_SUFFIX}")
+            member = owned[key][0]
+            if member.other is None:
+                yield self._reject(key, member, MISSING_TEXT, f"there is no {key}{JSON_SUFFIX}")
+            else:
+                yield self._reject(key, member, NOT_A_FILE, f"{member.name} is {member.other}")
         taken = set(owned)
         for member in self._second:
             key = self._key(member.name)
@@ -118,13 +129,13 @@ class _Tar:
     ) -> RawSample | RejectedSample:
         record = None
         try:
-            _check_size(text.size, limits)
+            _check_size([text], limits)
             record = self._read_record(text)
             found = {name: member for name in record.names() if (member := self._member(key, name))}
             used = {member.name for member in found.values()}
             unused = [member for member in others if member.name not in used]
             found |= {member.name[len(key) + 1 :]: member for member in unused if self._is_medium(member)}
-            _check_size(text.size + sum(member.size for member in found.values()), limits)
+            _check_size([text, *found.values()], limits)
             inline = [name for name in record.names() if name.startswith("data:") or is_remote(name)]
             folder = media_folder(self._source, self._tar)
             media = load_media(inline, folder, limits, max_bytes=limits.max_sample_bytes)
@@ -150,7 +161,11 @@ class _Tar:
         return self._first.get(f"{key}.{name}") or self._first.get(posixpath.join(posixpath.dirname(key), name))
 
     def _is_medium(self, member: TarMember) -> bool:
-        return sniff_format(bytes(self._payload(member)[:SNIFFED_BYTES])) is not None
+        """Is it one that can be read? A HEIF image beside those that a sample names is none."""
+        try:
+            return member.size > 0 and sniff_format(bytes(self._payload(member)[:SNIFFED_BYTES])) is not None
+        except ValueError:
+            return False
 
     def _payload(self, member: TarMember) -> memoryview:
         return self._content[member.offset : member.offset + member.size]
@@ -167,7 +182,11 @@ class _Tar:
         return RejectedSample(origin=self._origin(key, member), rejected=Rejected(reason=reason, detail=detail))
 
 
-def _check_size(size: int, limits: Limits) -> None:
+def _check_size(members: Sequence[TarMember], limits: Limits) -> None:
+    for member in members:
+        if member.other is not None:
+            raise RejectSample(NOT_A_FILE, f"{member.name} is {member.other}")
+    size = sum(member.size for member in members)
     if size > limits.max_sample_bytes:
         raise RejectSample(SAMPLE_TOO_LARGE, f"{size:,} bytes, max_sample_bytes is {limits.max_sample_bytes:,}")
 
