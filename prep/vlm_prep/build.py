@@ -14,6 +14,7 @@ from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import convert_missing, prepare_sources
 from vlm_prep.decode_stage import decode_missing
+from vlm_prep.disk_room import check_writable
 from vlm_prep.known_sources import forget_sources, remember_sources
 from vlm_prep.measure_stage import load_renderers, measure_missing
 from vlm_prep.mix import PreparedSource
@@ -45,6 +46,7 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
     asked unless ``refresh`` says so.
     """
     log = BuildLog()
+    check_writable(config, stores_of(config))
     plan = _plan(config, refresh=refresh)
     for text in [*plan.notes, *changes_since(config, plan.sources)]:
         note(text)

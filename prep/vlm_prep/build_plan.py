@@ -1,5 +1,6 @@
 """What will a build do? Its sources and their parts, before anything is converted."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,9 @@ def _refuse_output_in_sources(config: Config, sources: Sequence[Source], stores:
     for source in sources:
         if not isinstance(source, FileSource) or is_s3(source.path) or not Path(source.path).is_dir():
             continue
-        folder = Path(source.path).resolve()
+        folder = Path(os.path.realpath(source.path))
         for key, output in outputs.items():
-            if output.resolve().is_relative_to(folder):
+            if Path(os.path.realpath(output)).is_relative_to(folder):
                 raise ConfigError(
                     f"{source.origin}: {source.name}: {key} {output} lies in the source {source.path}, which the next "
                     f"build would read with what this one writes; put one of them elsewhere"

@@ -1,5 +1,6 @@
 """Which sources have changed since the last build of this mix, and how much of them is converted anew?"""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def changes_since(config: Config, plans: Sequence[SourcePlan]) -> list[str]:
 
 def _lines(layout: Path, dataset: MixDataset, plan: SourcePlan) -> Iterator[str]:
     anew = f"{len(plan.missing):,} of {len(plan.parts):,} parts are converted anew"
-    if layout != plan.layout.resolve():
+    if layout != Path(os.path.realpath(plan.layout)):  # as resolve(), which a link to itself makes fail
         yield f"{plan.source.name}: is read in another way than before (format, keys, columns or limits); {anew}"
         return
     pinned = {pin.name for pin in dataset.parts}

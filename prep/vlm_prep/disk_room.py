@@ -1,13 +1,16 @@
 """Is there room on the disks for what a build is about to write?"""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm_catalogs.config import Config
 from vlm_catalogs.errors import StorageError
 from vlm_catalogs.object_store import is_s3
 from vlm_prep.estimate import Estimate
 from vlm_prep.source_plan import SourcePlan
+from vlm_prep.stores import Stores
 
 NAMED = 5
 """So many sources are named in the message, the largest first."""
@@ -33,11 +36,19 @@ def in_work(plans: Sequence[SourcePlan], estimates: Sequence[Estimate], *, num_w
     return sorted(parts, key=lambda one: one.bytes)[-num_workers:]
 
 
+def check_writable(config: Config, stores: Stores) -> None:
+    """Raise StorageError where a folder that a build writes to cannot be written to, or made."""
+    folders = [stores.shards.folder, stores.mix.folder]
+    for folder in [*folders, Path(config.mix.scratch)] if config.mix.scratch else folders:
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise StorageError(f"{folder}: {there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise StorageError(f"{folder}: cannot write here: {there} is read-only, or belongs to somebody else")
+
+
 def check_room(estimates: Sequence[Estimate], *, shards: Path, scratch: Path, fetched: int) -> None:
     """Raise StorageError when a disk has less room than is needed; the folders need not exist yet."""
-    for folder in (shards, scratch):
-        if not (there := existing(folder)).is_dir():
-            raise StorageError(f"{folder}: {there} is a file, expected a folder")
     written = sum(one.bytes for one in estimates)
     if _device(shards) == _device(scratch):
         _check(shards, written + fetched, estimates)

@@ -12,7 +12,7 @@ from vlm_catalogs.errors import UserError
 from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
 from vlm_prep.convert_stage import SMALL_BYTES
-from vlm_prep.disk_room import check_room, existing, fetched_bytes, in_work
+from vlm_prep.disk_room import check_room, check_writable, existing, fetched_bytes, in_work
 from vlm_prep.estimate import Estimate, estimate
 from vlm_prep.measure_stage import load_renderers
 from vlm_prep.part_store import PartStore
@@ -77,6 +77,7 @@ def look(config: Config) -> DryRun:
     if not store.keeps_parts_here:
         known = [source for source in plan.sources if source.source.name in estimates]
         stay = in_work(known, stay, num_workers=workers)
+    tried(lambda: check_writable(config, plan.stores))
     tried(lambda: check_room(stay, shards=shards, scratch=scratch, fetched=fetched))
     if not problems:  # rules may name any source
         tried(lambda: selection_rules(config, plan))

@@ -12,7 +12,7 @@ from vlm_catalogs.sources import names_of_dataset
 from vlm_prep.select import Rules
 from vlm_prep.selection_rules import Caps, DuplicateRule, EvalRule
 from vlm_prep.user_tables import read_held_out, read_lists, read_score_tables
-from vlm_prep.where import Condition, check_condition
+from vlm_prep.where import Condition, check_condition, check_conditions
 
 
 def read_rules(config: Config, fractions: Mapping[str, float], *, held_out: Sequence[str] = ()) -> Rules:
@@ -28,6 +28,8 @@ def read_rules(config: Config, fractions: Mapping[str, float], *, held_out: Sequ
     conditions = tuple(_conditions(config))
     for condition in conditions:
         check_condition(condition)
+    scores = read_score_tables(select.tables, origin=_origin(config, "tables"))
+    check_conditions(conditions, scores=scores)
     caps = {name: fraction * select.fractions.get(name, 1.0) for name, fraction in fractions.items()}
     return Rules(
         caps=Caps(fractions=caps, max_samples=select.max_samples, max_tokens=select.max_tokens),
@@ -35,7 +37,7 @@ def read_rules(config: Config, fractions: Mapping[str, float], *, held_out: Sequ
         model_max_length=config.policy.model_max_length,
         seed=seed,
         conditions=conditions,
-        scores=read_score_tables(select.tables, origin=_origin(config, "tables")),
+        scores=scores,
         included=read_lists(select.include, origin=_origin(config, "include")) if select.include else None,
         excluded=read_lists(select.exclude, origin=_origin(config, "exclude")) if select.exclude else None,
         held_out=_held_out(config),

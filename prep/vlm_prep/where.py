@@ -9,8 +9,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from vlm_catalogs import json_text
+from vlm_catalogs import json_text, tables
 from vlm_catalogs.errors import ConfigError
 from vlm_prep.reasons import WHERE
 from vlm_prep.sql import read_sql
@@ -62,8 +63,23 @@ def check_condition(condition: Condition) -> None:
         )
 
 
+def check_conditions(conditions: Sequence[Condition], *, scores: Mapping[str, pa.Table] | None = None) -> None:
+    """Ask the conditions of a mix without samples: a column that is not there is said before anything is converted.
+
+    Raises ConfigError as ``refused_samples`` does.
+    """
+    if not conditions:
+        return
+    schemas = {"samples": tables.SAMPLES, "lengths": tables.LENGTHS, "media": tables.MEDIA}
+    with tempfile.TemporaryDirectory(prefix="vlm-prep-where-") as folder:
+        empty = {name: Path(folder) / f"{name}.parquet" for name in schemas}
+        for name, schema in schemas.items():
+            pq.write_table(schema.empty_table(), empty[name])
+        refused_samples(Tables(**{name: (path,) for name, path in empty.items()}), conditions, scores=scores)
+
+
 def refused_samples(
-    tables: Tables,
+    index: Tables,
     conditions: Sequence[Condition],
     *,
     scores: Mapping[str, pa.Table] | None = None,
@@ -78,7 +94,7 @@ def refused_samples(
     """
     if not conditions:
         return REFUSED.empty_table()
-    files = {name: [str(path) for path in getattr(tables, name)] for name in ("samples", "lengths", "media")}
+    files = {name: [str(path) for path in getattr(index, name)] for name in ("samples", "lengths", "media")}
     with tempfile.TemporaryDirectory(prefix="vlm-prep-where-") as scratch, duckdb.connect() as asked:
         asked.execute("set temp_directory = $folder", {"folder": scratch})
         for name in ("memory_limit", "temp_directory") if like is not None else ():
@@ -102,7 +118,10 @@ def _add_scores(asked: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> 
     question = "select samples.sample_key, theirs.* exclude (dataset, sample_id) from scores_to_store as theirs"
     asked.execute(f"create table {quoted(name)} as {question} join samples using (dataset, sample_id)")
     asked.unregister("scores_to_store")
-    if asked.execute(f"select 1 from {quoted(name)} limit 1").fetchone() is None:
+    (num_samples, num_found) = asked.execute(
+        f"select (select count(*) from samples), (select count(*) from {quoted(name)})"
+    ).fetchall()[0]
+    if num_samples and not num_found:
         raise ConfigError(f"mix.select.tables.{name}: none of its {rows.num_rows:,} rows is of a sample of this mix")
 
 

@@ -8,6 +8,7 @@ import pytest
 from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError
 from vlm_prep.build import build_mix
+from vlm_prep.dry_run import look
 from vlm_prep.where import Condition, check_condition
 
 
@@ -55,3 +56,13 @@ def test_a_broken_or_reaching_condition_is_the_users_with_its_line(built: Path, 
 
 def test_any_one_expression_is_taken() -> None:
     check_condition(Condition(name="a", sql="a > 1 -- with a remark", origin="x.toml:1"))
+
+
+def test_a_column_that_is_not_there_is_said_before_anything_is_converted(built: Path) -> None:
+    text = (built / "mix.toml").read_text()
+    (built / "other.toml").write_text(f"{text}\n[mix]\nshards = 'new'\n[mix.select.where]\na = 'num_pictures > 3'\n")
+    config = load_config(built / "other.toml")
+    with pytest.raises(ConfigError, match=r'mix\.select\.where\.a: num_pictures > 3\n.*"num_pictures" not found'):
+        build_mix(config)
+    assert not (built / "new").exists()
+    assert "num_pictures" in look(config).problems[0]

@@ -1,6 +1,8 @@
 """Where a build works: scratch, memory and room on the disk are as the TOML says, or refused early."""
 
 import json
+import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,6 +16,7 @@ from vlm_catalogs.source import FileSource
 from vlm_prep.build import build_mix
 from vlm_prep.build_plan import plan_build
 from vlm_prep.disk_room import check_room, fetched_bytes
+from vlm_prep.dry_run import look
 from vlm_prep.estimate import Estimate, estimate
 from vlm_prep.part_store import LocalStore
 from vlm_prep.parts import PartInput, plan_part
@@ -159,3 +162,25 @@ def test_what_a_build_writes_must_not_lie_in_a_source(built: Path, key: str) -> 
         file.write("[[mix.source]]\nname = 'own'\npath = 'own'\n")
     with pytest.raises(ConfigError, match=f"own: mix.{key} own/out lies in the source own"):
         plan_build(load_config(Path("mix.toml"), overrides=(f"mix.{key}='own/out'",)))
+
+
+@pytest.mark.parametrize("key", ["mix.shards", "mix.root", "mix.scratch"])
+@pytest.mark.parametrize("what", ["a file", "a link to itself", "read-only"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(
+    key: str, what: str, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "a link to itself":
+        Path("disk").symlink_to("disk")
+    elif what == "a file":
+        Path("disk").touch()
+    else:
+        Path("disk").mkdir()
+        real = os.access  # root, who may run this, is refused nothing but by a read-only file system
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "disk" and real(path, mode))
+    config = load_config(Path("mix.toml"), overrides=(f"{key}='disk/there'",))
+    before = sorted(built.rglob("*"))
+    says = "disk/there.*: cannot write here: .*disk is read-only" if what == "read-only" else "disk is no folder"
+    with pytest.raises(StorageError, match=says):
+        build_mix(config)
+    assert any(re.search(says, problem) for problem in look(config).problems)
+    assert sorted(built.rglob("*")) == before
