@@ -165,7 +165,6 @@ HELD_OUT_PARTS: dict[str, str] = {
 """Parts of a dataset to validate on; beside its name and validation.enable they would change what is measured."""
 
 NOTED_VALUES: dict[str, str] = {
-    "train.compile": "true",
     "train.train_policy.enable_dp_load_balancing": "true",
     "train.train_policy.load_balanced_pool_size": "16",
     "train.train_policy.load_balanced_max_tokens_for_batch": "9000",

@@ -12,6 +12,7 @@ from vlm_catalogs.model_family import find_family
 from vlm_train.loop import Precision, Trainer, seed_step
 from vlm_train.lora import add_adapters
 from vlm_train.models import load_family
+from vlm_train.models.compiled_layers import compile_layers, is_to_compile, refuse_compile
 from vlm_train.models.family import Family
 from vlm_train.models.leak_probe import Movement, probe_packing, refuse_leaks
 from vlm_train.models.liger import refuse_liger, use_liger
@@ -97,6 +98,7 @@ def refuse_leaking_rows(config: Config, family: Family) -> Movement:
 def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[Trainer, TrainablePlan]:
     """The trainer of a run at its start, and what trains in it. All ranks must call it."""
     refuse_without_effect(config, family)
+    check_offload(config, choose_device(), ranks)
     module = load_module(config, family)
     plan = plan_trainable(named_parameters(module), trainable_rules(config))
     apply_trainable(module, plan)
@@ -104,6 +106,8 @@ def load_trainer(config: Config, family: Family, ranks: Ranks = ALONE) -> tuple[
     if config.policy.model_gradient_checkpointing:
         enable_gradient_checkpointing(module, selective=config.policy.model_gradient_checkpointing == "selective")
     module.train()
+    if is_to_compile(config, choose_device()):
+        fact(compile_layers(module).line())
     whole = WholeForward(module, family)
     types = precision(config)
     policy = precision_policy(compute=types.compute, master=types.master, reduce=DTYPES[config.train.fsdp_reduce_dtype])
@@ -141,6 +145,22 @@ def refuse_without_effect(config: Config, family: Family) -> None:
     if config.policy.enable_liger_kernel:
         key = "policy.enable_liger_kernel"
         refuse_liger(family.model_type, where=f"{config.where(key)}: {key}")
+    if is_to_compile(config, choose_device()):
+        refuse_compile(config, choose_device())
+
+
+def check_offload(config: Config, device: torch.device, ranks: Ranks) -> None:
+    """Say where ``fsdp_offload`` changes nothing. Raises ConfigError where memory that it asks for would not be won."""
+    key = "train.fsdp_offload"
+    if not config.train.fsdp_offload:
+        return
+    if device.type == "cpu":
+        note(f"{key}: there is no GPU here: everything is in the memory of the CPU already")
+    elif ranks.is_alone:
+        raise ConfigError(
+            f"{config.where(key)}: {key}: parameters are moved out by the ranks that share them, and this run has one: "
+            "start several, or leave it false"
+        )
 
 
 def trainable_rules(config: Config) -> TrainableRules:

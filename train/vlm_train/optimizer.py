@@ -93,7 +93,8 @@ def step_unless(optimizer: Optimizer, is_bad: Tensor) -> None:
     The fused optimizer looks at it on the device, as at the flag of a loss scaler; the others have to wait for it.
     """
     if optimizer.defaults.get("fused"):
-        optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+        # Offloaded parameters are stepped on the CPU, where torch would read the flag before its copy has come.
+        optimizer.found_inf = is_bad.to(optimizer.param_groups[0]["params"][0].device)  # type: ignore[attr-defined]
         optimizer.step()
     elif not is_bad.item():
         optimizer.step()

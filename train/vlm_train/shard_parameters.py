@@ -16,7 +16,7 @@ from vlm_train.models.family import Batch, Family, TokenCache
 from vlm_train.ranks import Ranks
 
 if TYPE_CHECKING:
-    from torch.distributed.fsdp import MixedPrecisionPolicy
+    from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy
 
 LAYERS = ("Qwen3VLTextDecoderLayer", "Qwen3VLMoeTextDecoderLayer", "NemotronHBlock", "Cosmos3EdgeTextDecoderLayer")
 """Class names of what gets a group of its own."""
@@ -61,19 +61,13 @@ def shard_module(
     """
     if ranks.is_alone:
         return None
-    from torch.distributed.fsdp import (
-        CPUOffloadPolicy,
-        FSDPModule,
-        OffloadPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     device = next(whole.parameters()).device.type
     reshard = {"default": None, "always": True, "never": False}[train.fsdp_reshard_after_forward]
     settings: dict[str, Any] = {
         "mp_policy": precision,
-        "offload_policy": CPUOffloadPolicy() if train.fsdp_offload and device == "cuda" else OffloadPolicy(),
+        "offload_policy": offload_policy(train, device=device),
     }
     if reshard is not None:
         settings["reshard_after_forward"] = reshard
@@ -94,6 +88,13 @@ def shard_module(
     for name in ("first_logits", "next_logits"):
         register_fsdp_forward_method(whole, name)
     return group
+
+
+def offload_policy(train: TrainSection, *, device: str) -> "OffloadPolicy":
+    """Where shares of parameters, gradients and optimizer state are kept between their uses."""
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
+
+    return CPUOffloadPolicy() if train.fsdp_offload and device == "cuda" else OffloadPolicy()
 
 
 def defer_reduction(whole: WholeForward, *, more: bool) -> None:

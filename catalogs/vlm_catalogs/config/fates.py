@@ -129,7 +129,7 @@ MEANINGLESS: dict[str, Fate] = {
 """Keys that no section has and that change nothing here; a table's name covers all under it."""
 
 PERFORMANCE: dict[str, Fate] = {
-    **_noted(SPEED_ONLY, "train.compile", "train.async_tp_enabled", "train.activation_offload", unless=(False,)),
+    **_noted(SPEED_ONLY, "train.async_tp_enabled", "train.activation_offload", unless=(False,)),
     **_noted(SPEED_ONLY, "train.fa_version"),
     **_noted(SPEED_ONLY, "train.train_policy.enable_dp_load_balancing", unless=(False,)),
     **_noted(SPEED_ONLY, "train.train_policy.load_balanced_pool_size", unless=(32,)),

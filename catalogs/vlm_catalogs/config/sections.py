@@ -153,7 +153,7 @@ class TrainSection:
     """Give gathered parameters back after the forward pass: ``default`` all but the root group.
     ``never`` keeps them, and whole gradients, until the last micro-batch of a step: more memory, less traffic."""
     compile: bool = True
-    """Compile the model on CUDA."""
+    """Run the layers through torch.compile. Where the TOML does not say it, on CUDA alone."""
     seed: Count | None = None
     """Seed of everything random in the loop; None is 0."""
     on_bad_step: Literal["stop", "skip"] = "stop"

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vlm_catalogs.config import load_config
 from vlm_catalogs.hashing import content_hash
 from vlm_train.load import load_family_of, load_trainer
+from vlm_train.models import compiled_layers
 from vlm_train.models.family import EncodedSample
 from vlm_train.moe import BIAS
 from vlm_train.ranks import Ranks, join, leave, ranks_of
@@ -52,6 +53,8 @@ class Way:
     settings: tuple[str, ...] = ()
     watched: bool = False
     """Count the collective calls, and hash every tensor of the module afterwards."""
+    backend: str = "inductor"
+    """Of torch.compile, where ``settings`` ask for it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def take_steps(folder: Path, samples: Sequence[EncodedSample], way: Way, ranks: 
     config = load_config(folder / "config.toml", overrides=list(way.settings))
     family: Any = load_family_of(config)
     ranks = ranks or ranks_of(config)
+    compiled_layers.BACKEND = way.backend
     trainer, _ = load_trainer(config, family, ranks)
     found = []
     for step in way.steps:

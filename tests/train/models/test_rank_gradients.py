@@ -7,6 +7,8 @@ over the step's supervised tokens. Bounds are those of the project: 1e-6 over al
 import os
 import random
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,15 @@ def rows(*numbers: int) -> tuple[tuple[int, ...], ...]:
     return tuple((one,) for one in numbers)
 
 
+def in_one_row(*numbers: int) -> Any:
+    """A step of one packed row in one process."""
+    return (((numbers,),),)
+
+
 ONE_BY_ONE = ((tuple(rows(one) for one in FOUR),),)
 ALL_AT_ONCE = (((rows(*FOUR),),),)
 TWO_BY_TWO = (((rows(IMAGE, VIDEO), rows(TEXT, BOTH)),),)
-IN_ONE_ROW = ((((FOUR,),),),)
+IN_ONE_ROW = (in_one_row(*FOUR),)
 ALONE_WAYS = (
     Way("4 x 1", ONE_BY_ONE),
     Way("1 x 4, padded", ALL_AT_ONCE),
@@ -107,11 +114,7 @@ ALONE_WAYS = (
 
 
 def test_one_process_gives_the_gradient_of_its_samples_in_any_way(reference: Reference, tmp_path: Path) -> None:
-    write_plan(tmp_path, reference.tiny.folder, reference.samples, ALONE_WAYS)
-    for name, found in take_ways(tmp_path, ALONE).items():
-        (way,) = (one for one in ALONE_WAYS if one.name == name)
-        for one, step in zip(found, way.steps, strict=True):
-            reference.check(one, step, name)
+    check_alone(reference, tmp_path, ALONE_WAYS)
 
 
 def test_the_loss_in_chunks_gives_the_gradient_of_the_loss_at_once(
@@ -184,6 +187,65 @@ def test_two_ranks_of_different_media_give_the_gradient_of_their_samples(referen
     quick = ("reduced once a step", "two copies", "experts shared out, packed, recomputed")
     ways = [way for way in two_rank_ways(family, number=2, seed=seed) if way.name in quick]
     check_ranks(reference, tmp_path, ways, what=f"seed {seed}")
+
+
+def compiled(name: str, steps: Any, *settings: str, backend: str) -> Way:
+    return Way(name, steps, ("train.compile=true", *settings), backend=backend)
+
+
+RECOMPUTED = "policy.model_gradient_checkpointing=true"
+
+
+def check_alone(reference: Reference, folder: Path, ways: Sequence[Way]) -> None:
+    write_plan(folder, reference.tiny.folder, reference.samples, ways)
+    for way, found in zip(ways, take_ways(folder, ALONE).values(), strict=True):
+        for one, step in zip(found, way.steps, strict=True):
+            reference.check(one, step, way.name)
+
+
+def test_a_compiled_and_recomputed_step_gives_the_gradient_of_its_samples(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and split by torch.compile as on a GPU; what is traced then runs by torch's own operators.
+
+    Only the layers of the text model, to be quick.
+    """
+    monkeypatch.setattr("vlm_train.models.compiled_layers.VISION_LAYERS", ())
+    if reference.tiny.family.model_type != "qwen3_vl":
+        pytest.skip("all families take their steps in the slow test")
+    way = compiled("packed, recomputed", (in_one_row(TEXT, IMAGE),), PACKED, RECOMPUTED, backend="aot_eager")
+    before = compiled_graphs()
+    check_alone(reference, tmp_path, [way])
+    assert compiled_graphs() > before, "nothing was compiled"
+
+
+def compiled_graphs() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_gradient_of_their_samples(reference: Reference, tmp_path: Path) -> None:
+    """By C++ that inductor writes and the machine's compiler builds."""
+    steps = (in_one_row(TEXT, IMAGE), in_one_row(IMAGE, VIDEO, TEXT), in_one_row(BOTH, IMAGES))
+    ways = [
+        compiled("packed, recomputed", steps, PACKED, RECOMPUTED, backend="inductor"),
+        compiled("recomputed in part", steps[:1], PACKED, RECOMPUTED.replace("true", "selective"), backend="inductor"),
+        compiled("padded", (((rows(IMAGE, VIDEO), rows(TEXT, BOTH)),),), backend="inductor"),
+    ]
+    check_alone(reference, tmp_path, ways)
+
+
+@pytest.mark.slow
+def test_compiled_layers_over_two_ranks_give_the_gradient_of_their_samples(
+    reference: Reference, tmp_path: Path
+) -> None:
+    seed = drawn_seed()
+    ways = [
+        replace(way, settings=(*way.settings, "train.compile=true"), backend="aot_eager")
+        for way in two_rank_ways(reference.tiny.family.model_type, number=3, seed=seed)
+        if way.name in ("plain", "packed, recomputed", "experts shared out, packed, recomputed")
+    ]
+    check_ranks(reference, tmp_path, ways, what=f"compiled, seed {seed}")
 
 
 @pytest.mark.slow
