@@ -29,10 +29,12 @@ VISION = ("visual", "vision_model", "multi_modal_projector", "projector")
 """Pieces of names that only parameters outside of the text model have."""
 MERGING = ("merger", "deepstack_merger_list", "multi_modal_projector", "projector")
 """Of those: what takes the patches of a token together."""
-FIRST = ("patch_embed", "patch_embedding", "patch_projection")
+FIRST = ("patch_embed", "patch_embedding", "patch_projection", "video_patch_projection")
 """What pixels enter by: they need no gradient."""
-UNUSED = ("audio_tower", "embed_audio", "video_patch_projection")
-"""No sample has sound; a video enters by its own projection in the place of the images'."""
+UNUSED = ("audio_tower", "embed_audio")
+"""No sample has sound."""
+OF_VIDEOS, OF_IMAGES = ("video_patch_projection",), ("patch_projection",)
+"""What patches of RADIO enter by: those of videos, of several frames each, by their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class StepFlops:
     pair: int
     """Two tokens of a sample, of which one sees the other: by attention, over all layers."""
     patch: int
+    """Of an image."""
+    video_patch: int
     media_token: int
     patch_pair: int
     """Two patches of a frame."""
@@ -56,11 +60,12 @@ class StepFlops:
     def _of(self, batch: "Batch") -> int:
         lengths = [length for length, name in zip(batch.lengths, batch.sample_ids, strict=True) if name]
         frames = [(one.grid[0], one.grid[1] * one.grid[2]) for one in batch.media]
+        of_patch = [self.video_patch if one.kind == "video" else self.patch for one in batch.media]
         return (
             self.token * sum(lengths)
             + self.supervised_token * batch.num_supervised_tokens
             + self.pair * sum(length * (length + 1) // 2 for length in lengths)
-            + self.patch * sum(count * patches for count, patches in frames)
+            + sum(cost * count * patches for cost, (count, patches) in zip(of_patch, frames, strict=True))
             + self.media_token * sum(one.num_tokens for one in batch.media)
             + self.patch_pair * sum(count * patches**2 for count, patches in frames)
         )
@@ -69,28 +74,34 @@ class StepFlops:
 def step_flops(module: nn.Module, family: "Family") -> StepFlops:
     """What the parts of a step of ``module`` cost; it may stand on the meta device, frozen as it trains."""
     head = family.output_layer(module)
-    of_kind = {"token": 0, "supervised_token": 0, "patch": 0, "media_token": 0}
+    of_kind = {"token": 0, "supervised_token": 0, "patch": 0, "video_patch": 0, "media_token": 0}
     vision_trains = any(one.requires_grad for name, one in module.named_parameters() if _is_of(name, VISION))
-    used = _used_shares(module)
-    for name, parameter in _matrices(module):
+    used = used_shares(module)
+    for name, parameter in matrices(module):
         is_vision = _is_of(name, VISION)
         passes_on = vision_trains if is_vision else True
         backward = 2 * (passes_on and not _is_of(name, FIRST)) + 2 * parameter.requires_grad
         cost = round((2 + backward) * parameter.numel() * used.get(name, 1.0))
-        of_kind[_kind(name, is_vision, is_head=parameter is head.weight)] += cost
+        kind = "supervised_token" if parameter is head.weight else kind_of_matrix(name)
+        for one in ("patch", "video_patch") if kind == "patch" else (kind,):
+            of_kind[one] += cost * (one not in _entered_by_others(name))
     text, vision = _attention_widths(module)
     return StepFlops(**of_kind, pair=12 * text, patch_pair=(12 if vision_trains else 4) * vision)
 
 
-def _kind(name: str, is_vision: bool, *, is_head: bool) -> str:
-    if is_head:
-        return "supervised_token"
-    if not is_vision:
+def _entered_by_others(name: str) -> tuple[str, ...]:
+    """The kinds of patches that do not go through the projection of this name."""
+    return ("patch",) * _is_of(name, OF_VIDEOS) + ("video_patch",) * (_is_of(name, OF_IMAGES))
+
+
+def kind_of_matrix(name: str) -> str:
+    """What goes through a matrix of this name: ``token``, ``patch`` or, after patches are merged, ``media_token``."""
+    if not is_of_vision(name):
         return "token"
     return "media_token" if _is_of(name, MERGING) else "patch"
 
 
-def _matrices(module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+def matrices(module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
     """The weights that are multiplied with what flows through the model, by name; a shared one where it multiplies."""
     for path, one in module.named_modules():
         if _is_of(path, UNUSED):
@@ -101,7 +112,7 @@ def _matrices(module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
             yield from ((f"{path}.{name}", value) for name, value in one.named_parameters(recurse=False))
 
 
-def _used_shares(module: nn.Module) -> Mapping[str, float]:
+def used_shares(module: nn.Module) -> Mapping[str, float]:
     """Expert weight -> the part of it that one token goes through."""
     shares = {}
     for path, one in module.named_modules():

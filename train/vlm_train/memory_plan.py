@@ -1,9 +1,6 @@
 """How much memory will a rank need, and how large will a checkpoint be? From shapes alone, before anything is loaded.
 
-Weights, gradients, optimizer and checkpoint are counted to the byte. Activations are an estimate: 34 bytes a token,
-hidden value and layer in 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, without its term for
-attention matrices, which are never stored), in proportion to the width of the type. A layer that is recomputed keeps
-its input alone, and one layer at a time has all of its own; ``selective`` keeps 24 of the 34.
+Weights, gradients, optimizer and checkpoint are counted to the byte. Activations are an estimate (``activations``).
 """
 
 from collections.abc import Collection
@@ -12,15 +9,13 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from vlm_catalogs.config import Config
-from vlm_train.flops import is_of_vision
+from vlm_train.activations import Activations, activations
 from vlm_train.heaviest import MicroBatch
 from vlm_train.loss import CHUNK_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BYTES_OF_LAYER = 34
-BYTES_OF_SELECTIVE = 24
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MOMENTS = 2
 """AdamW keeps two, of the type of the weights."""
@@ -37,7 +32,9 @@ class MemoryPlan:
     gradients: int
     optimizer: int
     activations: int
-    """Of the heaviest micro-batch: an estimate."""
+    """Of the heaviest micro-batch, kept until the backward pass: an estimate."""
+    recomputed: int
+    """Of one layer, while it is computed again: an estimate."""
     logits: int
     """Of one chunk of supervised tokens, with their gradients."""
     checkpoint: int
@@ -46,7 +43,8 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """What a rank needs, without what the libraries and the CUDA context take."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        in_turn = max(self.recomputed, self.logits)
+        return self.weights + self.gradients + self.optimizer + self.activations + in_turn
 
 
 def plan_memory(
@@ -60,11 +58,15 @@ def plan_memory(
     trained = [one for one in parameters if one.requires_grad]
     master, compute = BYTES[config.train.master_dtype], BYTES[config.train.param_dtype]
     values = sum(_share(one, num_shards) for one in trained)
+    recomputes = config.policy.model_gradient_checkpointing
+    found = [activations(module, one, bytes_of_value=compute, recomputes=recomputes) for one in heaviest if one]
+    most = max(found, key=lambda one: one.kept + one.recomputed, default=Activations(kept=0, recomputed=0))
     return MemoryPlan(
         weights=master * sum(_share(one, num_shards) for one in parameters) + sum(map(_bytes, module.buffers())),
         gradients=master * values,
         optimizer=MOMENTS * master * values + BYTES_OF_STEP * len(trained),
-        activations=max((_activations(config, module, one, compute) for one in heaviest if one), default=0),
+        activations=most.kept,
+        recomputed=most.recomputed,
         logits=_logits(module, heaviest, compute),
         checkpoint=checkpoint_bytes(config, module),
     )
@@ -92,34 +94,6 @@ def _share(parameter: "Tensor", num_shards: int) -> int:
 
 def _bytes(tensor: "Tensor") -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _activations(config: Config, module: "nn.Module", batch: MicroBatch, compute: int) -> int:
-    model: Any = module
-    text = model.config.get_text_config()
-    of_text = _of_layers(config, text.num_hidden_layers, batch.padded_tokens * text.hidden_size, compute)
-    layers, width = vision_layers(module)
-    trains = any(one.requires_grad for name, one in module.named_parameters() if is_of_vision(name))
-    values = batch.patches * width
-    return of_text + (_of_layers(config, layers, values, compute) if trains else BYTES_OF_LAYER * values * compute // 2)
-
-
-def _of_layers(config: Config, num_layers: int, values: int, compute: int) -> int:
-    """Of ``values`` hidden values in each of ``num_layers``."""
-    recomputes = config.policy.model_gradient_checkpointing
-    whole = BYTES_OF_LAYER * values * compute // 2
-    if not recomputes:
-        return num_layers * whole
-    kept = BYTES_OF_SELECTIVE * values * compute // 2 if recomputes == "selective" else values * compute
-    return num_layers * kept + whole
-
-
-def vision_layers(module: "nn.Module") -> tuple[int, int]:
-    """(layers, width) of the vision tower."""
-    model: Any = module
-    vision = model.config.vision_config
-    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
-    return int(layers), int(vision.hidden_size)
 
 
 def _logits(module: "nn.Module", heaviest: Collection[MicroBatch | None], compute: int) -> int:

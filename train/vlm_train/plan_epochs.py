@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
@@ -99,8 +98,7 @@ def plan_config(config: Config, *, num_ranks: int, num_nodes: int, writes: bool,
 
     Raises ConfigError, after it has printed, for a ``cache_limit`` below the working set.
     """
-    if num_ranks % num_nodes:
-        raise ConfigError(f"--nodes {num_nodes}: {num_ranks} ranks do not divide by it")
+    nodes = equal_nodes(num_ranks=num_ranks, num_nodes=num_nodes)
     mix = open_mix(config)
     load_renderers(config, mix)  # would the run encode as was measured?
     datasets = datasets_to_draw(mix)
@@ -109,9 +107,7 @@ def plan_config(config: Config, *, num_ranks: int, num_nodes: int, writes: bool,
     if writes:
         claim_for_plan(config, plan_fingerprint(config, mix.manifest, rows_per_step=rows))
     shape = RunShape(
-        sharing=row_sharing(
-            plan.order, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=num_nodes), fetched=mix.remote
-        ),
+        sharing=row_sharing(plan.order, nodes=nodes, fetched=mix.remote),
         mini_batch=plan.mini_batch,
         pack_tokens=plan.order.pack_tokens,
         steps_ahead=steps_ahead(config, rows_per_step=rows, num_ranks=num_ranks),
@@ -220,7 +216,7 @@ def _report(
 
 
 def _dataset_plans(mix: OpenMix, epochs: Sequence[EpochFacts]) -> Iterator[DatasetPlan]:
-    selection = pq.read_table(mix.folder / "selection.parquet")
+    selection = mix.selection()
     total = sum((drawn for one in epochs for drawn in one.datasets.values()), Drawn())
     for dataset in mix.manifest.datasets:
         drawn = sum((one.datasets.get(dataset.name, Drawn()) for one in epochs), Drawn())
@@ -282,7 +278,7 @@ def _lines(report: PlanReport, plan: RunPlan) -> Iterator[str]:
 
 def _memory_lines(report: PlanReport) -> Iterator[str]:
     memory = report.memory
-    parts = ("weights", "gradients", "optimizer", "activations", "logits")
+    parts = ("weights", "gradients", "optimizer", "activations", "recomputed", "logits")
     named = ", ".join(f"{name} {getattr(memory, name) / MEGABYTE:,.1f}" for name in parts)
     yield f"memory of a rank, MB: about {memory.total / MEGABYTE:,.1f} ({named}); activations are an estimate"
     for one, why in zip(report.heaviest, ("tokens", "patches"), strict=False):

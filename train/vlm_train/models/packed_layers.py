@@ -106,14 +106,14 @@ def _mixer_forward(
 
     if segments is None:
         return plain(hidden_states)
-    if hidden_states.is_cuda and _mamba_kernels():
+    if hidden_states.is_cuda and has_mamba_kernels():
         # The kernels take the segment of each token. This has never run on a GPU here.
         return plain(hidden_states, seq_idx=segments.numbers_BT)
     return _mix_segments(plain, hidden_states, segments)
 
 
 @cache
-def _mamba_kernels() -> bool:
+def has_mamba_kernels() -> bool:
     """True where both packages are installed that know ``seq_idx``."""
     try:
         import causal_conv1d  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
