@@ -106,6 +106,23 @@ def test_the_plan_names_the_heaviest_steps_and_check_takes_them(toml: Path, caps
     assert "memory of a rank, MB: about " in said and "a checkpoint: " in said
     assert f"most tokens at once: {longest['padded_tokens']:,} tokens" in said
 
+    check_takes_them(toml, plan, asked, capsys)
+    many = [*asked, "--ranks", "2", "--nodes", "2"]
+    assert train(["plan", *many, "--dry-run", "--json"]) == 0
+    check_takes_them(toml, json.loads(capsys.readouterr().out), many, capsys)
+
+
+def test_ranks_of_steps_that_are_not_taken_are_refused(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["check", str(toml), "--nodes", "2"]) == 2
+    assert "--ranks and --nodes say whose steps --step takes" in " ".join(capsys.readouterr().err.split())
+    assert train(["plan", str(toml), "--ranks", "3", "--nodes", "2"]) == 2
+    assert "--nodes 2: 3 ranks do not divide by it" in capsys.readouterr().err
+    assert not (toml.parent / "planned").exists()
+
+
+def check_takes_them(toml: Path, plan: Any, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """``check --step`` takes the heaviest steps of ``plan``."""
+    longest, fullest = plan["heaviest"]
     assert train(["check", *asked, "--step"]) == 0
     said = capsys.readouterr().out
     for one, why in ((longest, "most tokens"), (fullest, "most patches")):

@@ -12,10 +12,11 @@ from vlm_train.run_plan import order_settings, plan_run
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def check_config(config: Config, *, takes_steps: bool = False) -> int:
+def check_config(config: Config, *, takes_steps: bool = False, num_ranks: int | None = None, num_nodes: int = 1) -> int:
     """Print everything; 0 when a run could start, 2 when something is missing.
 
-    ``takes_steps``, where nothing is missing: the heaviest steps too, with their peak of memory.
+    ``takes_steps``, where nothing is missing: the heaviest steps too, with their peak of memory; those of a run of
+    ``num_ranks`` (None: as many as a run here would have) on ``num_nodes`` machines.
     """
     order_settings(config)
     result(f"mode: {describe_mode(config)}")
@@ -30,7 +31,7 @@ def check_config(config: Config, *, takes_steps: bool = False) -> int:
     if takes_steps and not missing:
         from vlm_train.try_steps import try_steps
 
-        try_steps(config)
+        try_steps(config, num_ranks=num_ranks, num_nodes=num_nodes)
     return WRONG_INPUT if missing else 0
 
 
@@ -40,6 +41,8 @@ def resolved_defaults(config: Config) -> list[str]:
     notes = [f"train.param_dtype = {train.param_dtype}: matrix products use it; weights are {train.master_dtype}"]
     if train.param_dtype == train.master_dtype:
         notes = [f"weights and matrix products are {train.master_dtype}"]
+    if train.compile and "train.compile" not in config.lines:
+        notes.append("train.compile: on CUDA alone, because the TOML does not say it")
     if not train.ckpt.enable_checkpoint:
         notes.append("train.ckpt.enable_checkpoint = false: a run that is interrupted starts again at step 0")
     return notes

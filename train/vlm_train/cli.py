@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm_catalogs.console import fact, result, run_main
+from vlm_catalogs.errors import ConfigError
 
 FAMILIES = ("qwen3_vl", "qwen3_vl_moe", "nemotron_h_omni", "cosmos3_edge")
 EXIT_CODES = "exit codes: 0 done, 1 a bug, 2 wrong input, 3 findings"
@@ -22,7 +23,10 @@ def check(asked: argparse.Namespace) -> int:
     from vlm_catalogs.config import load_config
     from vlm_train.check import check_config
 
-    return check_config(load_config(Path(asked.config), overrides=asked.set), takes_steps=asked.step)
+    config = load_config(Path(asked.config), overrides=asked.set)
+    if not asked.step and (asked.ranks is not None or asked.nodes != 1):
+        raise ConfigError("--ranks and --nodes say whose steps --step takes; give --step as well")
+    return check_config(config, takes_steps=asked.step, num_ranks=asked.ranks, num_nodes=asked.nodes)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -133,6 +137,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--step", action="store_true", help="also take the heaviest steps of the plan for real, and print their memory"
     )
+    _add_ranks(command)
     command.set_defaults(command=check)
 
 
@@ -159,15 +164,19 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         epilog="example: vlm-train plan configs/tiny/qwen3_vl_i4.toml --dry-run --ranks 16 --nodes 2",
     )
     _add_config(command)
+    _add_ranks(command)
+    command.add_argument("--dry-run", action="store_true", help="write nothing")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.set_defaults(command=plan)
+
+
+def _add_ranks(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ranks", type=_positive, metavar="N", help="ranks of the run; default: those of this machine"
     )
     command.add_argument(
         "--nodes", type=_positive, metavar="N", default=1, help="machines that they are on; default: 1"
     )
-    command.add_argument("--dry-run", action="store_true", help="write nothing")
-    command.add_argument("--json", action="store_true", help="one JSON object")
-    command.set_defaults(command=plan)
 
 
 def _positive(text: str) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vlm_catalogs.errors import ConfigError
 from vlm_catalogs.hashing import order_key
 from vlm_train.draws import OrderSettings
 from vlm_train.fetch_plan import ShardKey
@@ -82,7 +83,12 @@ def row_sharing(order: OrderSettings, *, nodes: Nodes, fetched: Iterable[str]) -
 
 
 def equal_nodes(*, num_ranks: int, num_nodes: int) -> Nodes:
-    """``num_ranks`` ranks on ``num_nodes`` machines, as launchers place them: 0, 1, ... on the first."""
+    """``num_ranks`` ranks on ``num_nodes`` machines, as launchers place them: 0, 1, ... on the first.
+
+    Raises ConfigError where they do not divide.
+    """
+    if num_ranks % num_nodes:
+        raise ConfigError(f"--nodes {num_nodes}: {num_ranks} ranks do not divide by it")
     each = num_ranks // num_nodes
     return tuple(tuple(range(node * each, (node + 1) * each)) for node in range(num_nodes))
 

@@ -41,16 +41,18 @@ class TriedStep:
     peak_bytes: int
 
 
-def try_steps(config: Config) -> list[TriedStep]:
+def try_steps(config: Config, *, num_ranks: int | None = None, num_nodes: int = 1) -> list[TriedStep]:
     """Take the steps with the heaviest micro-batches, as the rank that has them would, and print what they needed.
 
-    One process, parameters whole, nothing is saved; ranks share rows as on one node. Raises UserError as a run would.
+    One process, parameters whole, nothing is saved. The run has ``num_ranks`` (None: those of one started here) on
+    ``num_nodes`` machines. Raises UserError as a run would.
     """
     mix = open_mix(config)
     datasets = datasets_to_draw(mix)
-    num_ranks = ranks_to_start(config)
+    num_ranks = num_ranks or ranks_to_start(config)
+    nodes = equal_nodes(num_ranks=num_ranks, num_nodes=num_nodes)
     plan = plan_run(config, datasets, num_ranks=num_ranks, known_rows=rows_of_run(config, resume=True))
-    sharing = row_sharing(plan.order, nodes=equal_nodes(num_ranks=num_ranks, num_nodes=1), fetched=mix.remote)
+    sharing = row_sharing(plan.order, nodes=nodes, fetched=mix.remote)
     heaviest = heaviest_of_run(datasets, plan, sharing=sharing)
     wanted = {"most tokens": heaviest.most_tokens, "most patches": heaviest.most_patches}
     family = load_family_of(config)
