@@ -149,6 +149,49 @@ def test_more_bad_steps_than_are_allowed_stop_the_run(place: Place, capsys: pyte
     assert "more than train.max_skipped_in_a_row = 0" in " ".join(capsys.readouterr().err.split())
 
 
+SPIKE_SEED = 0
+SPIKE = "said.jsonl#000000150"
+
+
+@pytest.fixture(scope="module")
+def spiky(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An epoch of 200 samples that say one thing, and one that says another."""
+    folder = tmp_path_factory.mktemp("spiky")
+    make_tiny("qwen3_vl", folder / "model")
+    answers = ["the sky is blue"] * 200
+    answers[150] = "QUITE another 9 8 7 thing ! ! XYZ"
+    messages = [
+        [{"role": "user", "content": "tell me"}, {"role": "assistant", "content": answer}] for answer in answers
+    ]
+    (folder / "said.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in messages))
+    (folder / "small.toml").write_text(TOML.format(folder=folder, steps=50) + "[stream]\nlog_sample_loss = true\n")
+    assert prep(["build-mix", str(folder / "small.toml")]) == 0
+    return Place(folder, 50)
+
+
+@pytest.mark.slow
+def test_a_step_whose_loss_is_a_spike_is_as_if_never_taken_on_one_rank_and_on_two(spiky: Place) -> None:
+    """Its sample comes once an epoch, late enough that the losses before it are low and alike."""
+    rule = ("train.spike_mads=30", f"train.train_policy.dataloader_seed={SPIKE_SEED}", "train.epoch=1")
+    assert run(spiky, "alone", *rule) == 0
+    [line] = bad_steps(spiky, "alone")
+    assert (line["reason"], line["action"]) == ("the loss is a spike", "skipped")
+    assert line["step"] > 20
+    worst, *_ = line["samples"]
+    assert (worst["sample_id"], worst["source"], worst["index_in_shard"]) == (SPIKE, "said.jsonl", 150)
+    assert_equal_weights(spiky, "alone", line["step"], line["step"] - 1)
+    assert run(spiky, "taken", "train.spike_mads=0", *rule[1:]) == 0
+    first, taken = spiky.weights("alone"), spiky.weights("taken")
+    assert any(not torch.equal(first[name], taken[name]) for name in first), "the step would have changed them"
+
+    two = Torchrun(spiky)
+    two.run("two", *rule, "train.train_batch_per_replica=2", "train.ckpt.save_freq=1")
+    [other] = bad_steps(spiky, "two")
+    assert (other["step"], other["reason"]) == (line["step"], line["reason"])
+    assert other["samples"][0]["sample_id"] == SPIKE
+    assert_equal_weights(spiky, "two", line["step"], line["step"] - 1)
+
+
 @pytest.mark.slow
 def test_two_ranks_skip_the_same_steps_though_only_one_has_the_sample(place: Place) -> None:
     assert run(place, "alone") == 0

@@ -207,6 +207,51 @@ def test_two_nodes_take_the_steps_of_one_and_each_fetches_what_the_plan_says(
     assert logged_losses(run) == pytest.approx(logged_losses(tmp_path / "one"), rel=1e-5)
 
 
+HELD_OUT = """
+[mix.select.eval]
+num_samples = 3
+
+[validation]
+enable = true
+freq = 2
+val_before_train = true
+batch_size = 2
+generate = 2
+max_response_length = 4
+i4_val = false
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_validate_on_a_mix_in_s3_as_one_process_does_on_a_local_one(
+    server: ObjectServer, model: Path, tmp_path: Path, built: Path, local: Path
+) -> None:
+    """The shards are those of the other tests: only the selection is new."""
+    tomls = []
+    for base in (local, built):
+        toml = tmp_path / f"held-out-{len(tomls)}.toml"
+        toml.write_text(base.read_text() + HELD_OUT)
+        assert main(["build-mix", str(toml)]) == 0
+        tomls.append(toml)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train(["run", str(tomls[0]), f"--set=train.output_dir={one}"]) == 0
+    settings = ["--set=train.train_batch_per_replica=2", "--set=policy.parallelism.dp_shard_size=2"]
+    settings.append(f"--set=train.output_dir={two}")
+    program = TWO_NODES.format(toml=str(tomls[1]), settings=settings, cache=tmp_path / "cache")
+    assert run_locally([sys.executable, "-c", program], num_processes=2) == 0
+    assert all(list(Path(f"{tmp_path / 'cache'}-{rank}").glob("*.mds")) for rank in (0, 1))
+    measured = [
+        [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()] for run in (one, two)
+    ]
+    assert [line["step"] for line in measured[0]] == [0, 2, 3]
+    for first, second in zip(*measured, strict=True):
+        assert second["validation/samples"] == first["validation/samples"] > 0
+        for key in (key for key in first if key.startswith("validation/loss")):
+            assert second[key] == pytest.approx(first[key], rel=1e-5), key
+    answered = [(run / "validation_samples.jsonl").read_text().splitlines() for run in (one, two)]
+    assert json.loads(answered[0][0]) == json.loads(answered[1][0])
+
+
 def written(run: Path) -> dict[str, bytes]:
     """The epoch tables of a run or a plan."""
     return {path.name: path.read_bytes() for path in (run / "epochs").rglob("*.parquet")}
