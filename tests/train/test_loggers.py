@@ -1,6 +1,9 @@
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,8 +96,32 @@ def test_wandb_without_a_login_says_what_to_do(tmp_path: Path) -> None:
     assert "WANDB_MODE=offline" in found.stderr
 
 
+def test_trackio_keeps_a_run_in_a_local_database_and_goes_on_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trackio", reason="pip install 'vlm-mix[trackio]'")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "kept"))
+    program = (
+        "import pathlib, sys\n"
+        "from vlm_catalogs.config import load_config\n"
+        "from vlm_train.loggers import open_loggers\n"
+        "folder, step = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
+        "[logger] = open_loggers(load_config(folder / 'run.toml'), folder)\n"
+        "logger.log({'train/loss': 1.5 / step}, step=step)\n"
+        "logger.close()\n"
+    )
+    config(tmp_path, "trackio")
+    for step in ("1", "2"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path), step], check=True, timeout=120)
+    [database] = (tmp_path / "kept").glob("*.db")
+    with closing(sqlite3.connect(database)) as connection:
+        lines = connection.execute("select run_name, step, metrics from metrics order by step").fetchall()
+    assert [(name, step) for name, step, _ in lines] == [("the first", 1), ("the first", 2)]
+    assert '"train/loss": 0.75' in json.dumps(json.loads(lines[1][2]))
+
+
 def test_a_logger_that_is_not_installed_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_train.loggers.find_spec", lambda name: None if name == "trackio" else object())
     assert missing_loggers(["console", "tensorboard", "wandb"]) == []
     [said] = missing_loggers(["trackio", "console"])
-    assert "trackio is not installed" in said and "pip install trackio" in said
+    assert "trackio is not installed" in said and "vlm-mix[trackio]" in said

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INSTALL = {
     "tensorboard": "pip install 'vlm-mix[tensorboard]'",
     "wandb": "pip install 'vlm-mix[wandb]'",
-    "trackio": "pip install trackio",
+    "trackio": "pip install 'vlm-mix[trackio]'",
 }
 RUN_FILE = "wandb_run_id"
 """In output_dir: the id that a resumed run goes on under."""
