@@ -3,12 +3,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from vlm_catalogs.errors import StorageError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.tables import SAMPLE_LOSS
 from vlm_train import sample_loss
 from vlm_train.planned_rows import PlannedRow
 from vlm_train.sample_loss import SampleLossLog
 from vlm_train.step_result import SampleLoss
+from vlm_train.worst_samples import worst_samples
 
 
 def planned(step: int, position: int) -> PlannedRow:
@@ -82,3 +83,13 @@ def test_a_disk_that_takes_nothing_is_said(tmp_path: Path) -> None:
     log = SampleLossLog(tmp_path, attempt=1, steps_per_write=1)
     with pytest.raises(StorageError, match=r"part-00001-00000\.parquet: cannot be written"):
         add_steps(log, range(1))
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    with SampleLossLog(tmp_path, attempt=1, steps_per_write=1) as log:
+        add_steps(log, range(2))
+    [part] = (tmp_path / "sample_loss" / "rank-00000").glob("part-*.parquet")
+    part.write_bytes(part.read_bytes()[:-9])
+    lines = [{"epoch": 1, "epoch_step": step, "attempt": 1, "train/loss": 1.0} for step in range(2)]
+    with pytest.raises(DataError, match=r"part-00001-00000\.parquet: damaged: .*; move it away to go without"):
+        worst_samples(tmp_path, lines, most=3)

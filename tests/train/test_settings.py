@@ -10,21 +10,25 @@ import pytest
 import torch
 from tests.train.small_shards import dataset_to_draw, make_mix
 from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from vlm_catalogs.config import Config, describe_mode, load_config
 from vlm_catalogs.config.sections import LoraSection
-from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.errors import ConfigError, DataError
 from vlm_train.attempt import set_determinism
 from vlm_train.live_view import SHOWN, LiveView
-from vlm_train.load import DTYPES, optimizer_settings, precision, refuse_without_effect
+from vlm_train.load import DTYPES, check_offload, optimizer_settings, precision, refuse_without_effect
 from vlm_train.lora import add_adapters
 from vlm_train.make_tiny import make_tiny
 from vlm_train.models.pretrained import load_pretrained, read_config
 from vlm_train.open_store import num_workers
 from vlm_train.optimizer import build_optimizer, clip_gradients
+from vlm_train.ranks import ALONE, Ranks
 from vlm_train.run_checkpoints import save_is_due
 from vlm_train.run_plan import RunPlan, order_settings, plan_run
-from vlm_train.shard_parameters import precision_policy
+from vlm_train.shard_parameters import WholeForward, precision_policy, shard_module
+from vlm_train.start import rows_of_run
 from vlm_train.step_stream import Place
 
 GRADIENTS = (0.5, -2.0, 0.25)
@@ -155,6 +159,50 @@ def test_the_types_are_those_of_the_toml(load: Any) -> None:
     for key in ("param_dtype", "master_dtype", "fsdp_reduce_dtype"):
         with pytest.raises(ConfigError, match=f"train.{key}: float16 is not built yet"):
             precision(load(f"train.{key}='float16'"))
+
+
+def test_offloading_is_asked_of_fsdp_on_cuda_alone_and_refused_where_it_wins_nothing(
+    load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as this goes without a GPU: parameters that torch takes to be on one, and what FSDP is asked for."""
+    asked: list[Any] = []
+
+    class Sharded(FSDPModule):
+        set_force_sum_reduction_for_comms = set_gradient_divide_factor = lambda self, value: None
+
+    def shard(module: Any, **settings: Any) -> None:
+        asked.append((str(next(module.parameters()).device), type(settings["offload_policy"]).__name__))
+        module.__class__ = type("Sharded", (Sharded, type(module)), {})
+
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", shard)
+    monkeypatch.setattr("torch.distributed.fsdp.register_fsdp_forward_method", lambda module, name: None)
+    monkeypatch.setattr(Ranks, "mesh", lambda self, device: None)
+    two = Ranks(rank=0, size=2, local_rank=0, replicate=1, shard=2)
+    config = load("train.fsdp_offload=true")
+    for device in ("cpu", "cuda:0"):
+        with FakeTensorMode():
+            layer: Any = type("Qwen3VLTextDecoderLayer", (nn.Linear,), {})(2, 2, device=device)
+        whole: Any = WholeForward(nn.Sequential(layer), SimpleNamespace())  # type: ignore[arg-type]
+        shard_module(whole, ranks=two, train=config.train, precision=MixedPrecisionPolicy())
+    assert asked == [("cpu", "OffloadPolicy")] * 2 + [("cuda:0", "CPUOffloadPolicy")] * 2
+
+    check_offload(config, torch.device("cuda"), two)
+    check_offload(load(), torch.device("cuda"), ALONE)
+    assert "fsdp_offload" not in capsys.readouterr().err
+    check_offload(config, torch.device("cpu"), ALONE)
+    assert "train.fsdp_offload: there is no GPU here" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"train\.fsdp_offload: parameters are moved out by the ranks that share"):
+        check_offload(config, torch.device("cuda"), ALONE)
+
+
+@pytest.mark.parametrize("text", ["", "[train]\n", "[train\n", "train = 3\n"])
+def test_a_damaged_config_of_a_run_is_named(load: Any, tmp_path: Path, text: str) -> None:
+    run = tmp_path / "out"
+    run.mkdir()
+    (run / "fingerprint.json").write_text('{"fingerprint": {"rows per step": 8}}')
+    (run / "config.toml").write_text(text)
+    with pytest.raises(DataError, match=r"out/config\.toml: damaged: "):
+        rows_of_run(load(f"train.output_dir='{run}'"), resume=True)
 
 
 def test_checkpoints_fall_due_by_steps_or_by_epochs(load: Any) -> None:

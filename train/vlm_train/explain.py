@@ -15,9 +15,11 @@ from vlm_catalogs.errors import ConfigError, DataError
 from vlm_train.epoch_files import refuse_damage
 from vlm_train.metrics import METRICS_FILE, finite_or_null, read_metrics
 from vlm_train.open_mix import open_version
+from vlm_train.sample_loss import read_losses
 from vlm_train.spikes import SPIKE_MADS, spike_steps
 from vlm_train.start import CONFIG_FILE, mix_of_run
 
+OF_EVERY_STEP = ("step", "epoch", "epoch_step", "train/loss", "train/grad_norm")
 NUMBERS = ("train/loss", "train/grad_norm")
 """What metrics.jsonl says as null where it is not finite."""
 
@@ -85,12 +87,16 @@ def _write_sheet(sheet: Path, run: Path, explained: Sequence[ExplainedStep]) -> 
 
 
 def steps_of_run(run: Path) -> list[dict[str, Any]]:
-    """The metrics of each step in order, of its latest attempt. Raises ConfigError where there are none."""
+    """The metrics of each step in order, of its latest attempt. Raises ConfigError for no run, else DataError."""
     path = run / METRICS_FILE
     if not path.is_file():
         raise ConfigError(f"{run}: no {METRICS_FILE} in it; is it the output_dir of a run?")
     latest: dict[int, dict[str, Any]] = {}
-    for line in sorted(read_metrics(path), key=lambda one: one.get("attempt", 1)):
+    lines = read_metrics(path)
+    for number, line in enumerate(lines, start=1):
+        if missing := [name for name in OF_EVERY_STEP if name not in line]:
+            raise DataError(f"{path}:{number}: not a line of metrics: no {', '.join(missing)}; move the file away")
+    for line in sorted(lines, key=lambda one: one.get("attempt", 1)):
         latest[line["step"]] = {**line, **{name: math.nan for name in NUMBERS if line.get(name, 0.0) is None}}
     return [latest[step] for step in sorted(latest)]
 
@@ -144,18 +150,11 @@ def _losses(run: Path, epoch: int, epoch_step: int) -> dict[tuple[int, int], tup
     found: dict[tuple[int, int], tuple[float, int]] = {}
     filters = [("epoch", "=", epoch), ("step", "=", epoch_step)]
     paths = sorted((run / "sample_loss").glob("rank-*/part-*.parquet"))
-    tables = [_read_losses(path, filters) for path in paths]
+    tables = [read_losses(path, filters=filters) for path in paths]
     lines = [line for table in tables for line in table.to_pylist()]
     for line in sorted(lines, key=lambda one: one["attempt"]):
         found[line["row"], line["position"]] = (line["loss_sum"], line["supervised_tokens"])
     return found
-
-
-def _read_losses(path: Path, filters: list[tuple[str, str, int]]) -> pa.Table:
-    try:
-        return pq.read_table(path, filters=filters)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: damaged: {error}; move it away to see the step without these losses") from error
 
 
 def _origins(config: Config, mix: str, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
@@ -166,7 +165,11 @@ def _origins(config: Config, mix: str, rows: Sequence[Mapping[str, Any]]) -> dic
         path = opened.samples_table(dataset, part)
         ids = [row["sample_id"] for row in rows if (row["dataset"], row["part"]) == (dataset, part)]
         columns = ["sample_id", "source_uri", "member"]
-        for one in pq.read_table(path, columns=columns, filters=[("sample_id", "in", ids)]).to_pylist():
+        try:
+            table = pq.read_table(path, columns=columns, filters=[("sample_id", "in", ids)])
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: cannot be read: {error}; vlm-prep verify says what else is damaged") from error
+        for one in table.to_pylist():
             origins[dataset, one["sample_id"]] = f"{one['source_uri']} {one['member'] or ''}".strip()
     return origins
 

@@ -3,14 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from torch import nn
 
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config, load_config
 from vlm_catalogs.console import fact, result
 from vlm_catalogs.errors import ConfigError
-from vlm_catalogs.manifest import SELECTION_FILE
 from vlm_train.answers import Answer, answer_sample
 from vlm_train.checkpoint import checkpoint_path, complete_checkpoints, step_of
 from vlm_train.export import EXPORTS, export_path, load_checkpoint
@@ -31,7 +29,7 @@ def generate_answer(run: Path, *, sample: str, step: int | None, how: Sampling, 
     source = find_weights(run, step)
     config = load_config(run / CONFIG_FILE)
     mix = open_version(config, mix_of_run(run))
-    row = find_row(pq.read_table(mix.folder / SELECTION_FILE), sample)
+    row = find_row(mix.selection(), sample)
     found = read_row(mix, row)
     renderer = load_renderers(config, mix)[row["dataset"]]
     fact(f"model: {source}")

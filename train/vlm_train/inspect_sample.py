@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlm_catalogs import json_text
 from vlm_catalogs.config import Config
@@ -32,7 +31,7 @@ def inspect_config(config: Config, *, sample: str | None, as_json: bool) -> int:
     Raises ConfigError when there is no such sample, DataError when the mix or its shard is damaged.
     """
     mix = open_mix(config)
-    selection = pq.read_table(mix.folder / "selection.parquet")
+    selection = mix.selection()
     row = find_row(selection, sample)
     found = read_row(mix, row)
     renderer = load_renderers(config, mix)[row["dataset"]]

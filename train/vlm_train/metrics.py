@@ -74,8 +74,12 @@ def open_metrics(output_dir: Path, name: str = METRICS_FILE, *, attempt: int | N
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics file, of every attempt. Raises DataError for a line that is no line of ours."""
-    return [_read_line(path, number, text) for number, text in enumerate(path.read_bytes().splitlines(), start=1)]
+    """All whole lines of a metrics file, of every attempt. Raises DataError for a line that is no line of ours.
+
+    What follows the last newline is left out: a run that was killed, or is writing just now, leaves it.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_read_line(path, number, text) for number, text in enumerate(lines, start=1)]
 
 
 def _read_line(path: Path, number: int, text: bytes) -> dict[str, Any]:

@@ -51,6 +51,12 @@ class OpenMix:
         """The dataset called ``name``."""
         return next(dataset for dataset in self.manifest.datasets if dataset.name == name)
 
+    def selection(self) -> pa.Table:
+        """Every sample, with what became of it. Raises DataError where the file is not as pinned."""
+        path = self.folder / SELECTION_FILE
+        _check_hash(path, self.manifest.selection_xxh3_128)
+        return pq.read_table(path)
+
     def layout(self, dataset: MixDataset) -> Path:
         """The folder ``shards/<dataset>/<layout>``."""
         return layout_folder(self.folder, dataset, self.copies)
@@ -158,9 +164,7 @@ def held_out_datasets(mix: OpenMix) -> list[DatasetToDraw]:
 
 
 def _selected(mix: OpenMix, split: str) -> pa.Table:
-    path = mix.folder / SELECTION_FILE
-    _check_hash(path, mix.manifest.selection_xxh3_128)
-    selection = pq.read_table(path)
+    selection = mix.selection()
     return selection.filter(pc.and_(selection["selected"], pc.equal(selection["split"], split)))
 
 

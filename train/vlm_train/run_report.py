@@ -71,8 +71,8 @@ def _lines_of(path: Path) -> list[dict[str, Any]]:
 
 def _worst(run: Path, lines: list[dict[str, Any]], config: Config, mix: OpenMix, *, num_samples: int) -> dict[str, Any]:
     """The worst samples with their media and words; why there are none where nothing was logged or can be read."""
-    worst = worst_samples(run, lines, most=num_samples)
     try:
+        worst = worst_samples(run, lines, most=num_samples)
         with closing(open_for_few(config, mix)) as store:
             return {"worst": [_card(run, one, store) for one in worst], "worst_problem": None}
     except UserError as error:  # the numbers of a run stay worth a page when its mix has moved

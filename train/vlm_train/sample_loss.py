@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm_catalogs.errors import StorageError
+from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.tables import SAMPLE_LOSS
 from vlm_train.planned_rows import PlannedRow
 from vlm_train.step_result import SampleLoss
@@ -65,6 +65,14 @@ class SampleLossLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.write()
+
+
+def read_losses(path: Path, **how: Any) -> pa.Table:
+    """A part, or what ``how`` asks pyarrow for of it. Raises DataError where it is damaged."""
+    try:
+        return pq.read_table(path, **how)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged: {error}; move it away to go without these losses") from error
 
 
 def _line(attempt: int, epoch: int, planned: PlannedRow, loss: SampleLoss) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def rows_of_run(config: Config, *, resume: bool) -> int | None:
         return None
     if not (resume or is_only_planned(output_dir)):
         return None
-    before = tomli.loads(first_config.read_text())["train"]["train_batch_per_replica"]
+    try:
+        before = tomli.loads(first_config.read_text())["train"]["train_batch_per_replica"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{first_config}: damaged: {error!r}; put it back, or name another train.output_dir") from error
     if before != config.train.train_batch_per_replica:
         return None
     rows = _read_fingerprint(output_dir).get(ROWS_PER_STEP)
@@ -214,7 +217,9 @@ def _write_config(config: Config, output_dir: Path, *, is_new: bool) -> None:
     while not is_new and path.exists() and path.read_text() != text:
         attempt += 1
         path = output_dir / f"config-{attempt}.toml"
-    path.write_text(text)
+    staged = path.with_name(f".{path.name}.tmp")
+    staged.write_text(text)
+    staged.replace(path)
 
 
 def git_revision() -> str | None:

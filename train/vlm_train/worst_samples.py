@@ -10,9 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vlm_train.sample_loss import FOLDER
+from vlm_train.sample_loss import FOLDER, read_losses
 
 COLUMNS = ["attempt", "epoch", "step", "row", "position", "sample_key", "loss_sum", "supervised_tokens"]
 
@@ -30,12 +29,13 @@ class WorstSample:
 def worst_samples(run: Path, lines: Sequence[Mapping[str, Any]], *, most: int) -> list[WorstSample]:
     """The samples furthest above the loss of their step, each once, the worst first; a loss that is not finite leads.
 
-    ``lines`` are the metrics of the steps that count. One file of losses is in memory at a time.
+    ``lines`` are the metrics of the steps that count. One file of losses is in memory at a time. Raises DataError for
+    a damaged one.
     """
     worst: dict[int, dict[str, Any]] = {}
     steps = _steps(lines)
     for path in sorted((run / FOLDER).glob("rank-*/part-*.parquet")):
-        found = [*worst.values(), *_worst_of(pq.read_table(path, columns=COLUMNS), steps, most=most)]
+        found = [*worst.values(), *_worst_of(read_losses(path, columns=COLUMNS), steps, most=most)]
         worst = {}
         for one in sorted(found, key=lambda each: (-each["excess"], each["sample_key"])):
             worst.setdefault(one["sample_key"], one)

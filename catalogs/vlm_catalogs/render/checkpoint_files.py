@@ -137,7 +137,10 @@ def _read_object(model: str, name: str, read: ReadFile) -> dict[str, Any] | None
 def _chat_template(model: str, read: ReadFile, tokenizer_config: Mapping[str, Any]) -> str | None:
     """The processor's template, else the tokenizer's; of several named ones the ``default``."""
     if content := read(TEMPLATE):
-        return content.decode("utf-8")
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{model}: {TEMPLATE} is not UTF-8: {error}; copy it anew") from error
     template = (_read_object(model, TEMPLATE_JSON, read) or {}).get("chat_template")
     template = template or tokenizer_config.get("chat_template")
     if isinstance(template, list):

@@ -1,6 +1,7 @@
 """Nothing is ever trained from random values that a user did not ask for, and an export appears whole or not at all."""
 
 import errno
+import json
 import resource
 import shutil
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vlm_catalogs.config import load_config
 from vlm_catalogs.errors import ConfigError, DataError, StorageError
 from vlm_train.make_tiny import make_tiny
 from vlm_train.models import load_family
+from vlm_train.models.meta_model import meta_module
 from vlm_train.models.pretrained import export_model, load_pretrained
 
 KEY = "model.language_model.layers.0.mlp.up_proj.weight"
@@ -54,6 +57,16 @@ def test_a_weight_of_another_shape_stops_with_its_name(model: Path, config: Any)
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=f"1 weights are of another shape: .*{KEY}"):
         load(model, config)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", "three"), ("hidden_size", None), ("head_dim", "x")])
+def test_a_config_with_a_value_of_another_type_is_named(model: Path, key: str, value: Any) -> None:
+    content = json.loads((model / "config.json").read_text())
+    content["text_config"][key] = value
+    (model / "config.json").write_text(json.dumps(content))
+    (model / "run.toml").write_text(f'[policy]\nmodel_name_or_path = "{model}"\n')
+    with pytest.raises(ConfigError, match=f"{model}: "):
+        meta_module(load_config(model / "run.toml"))
 
 
 def test_truncated_weights_are_damaged_weights(model: Path, config: Any) -> None:

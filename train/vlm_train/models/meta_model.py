@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vlm_catalogs.config import Config
+from vlm_catalogs.errors import ConfigError
 from vlm_train.load import trainable_rules
 from vlm_train.lora import add_adapters
 from vlm_train.models.nemotron_omni import freeze_unused
@@ -26,7 +27,12 @@ def meta_module(config: Config) -> tuple[nn.Module, TrainablePlan]:
     )
     with torch.device("meta"):
         build: Any = AutoModelForImageTextToText.from_config
-        module: nn.Module = build(model_config, trust_remote_code=policy.trust_remote_code)
+        try:
+            module: nn.Module = build(model_config, trust_remote_code=policy.trust_remote_code)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{policy.model_name_or_path}: config.json describes no model that can be built: {error}"
+            ) from error
         freeze_unused(module)
         if policy.lora is not None:
             add_adapters(module, policy.lora)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
@@ -94,7 +95,7 @@ def _from_pretrained(load: Callable[..., Part], model: str, revision: str | None
         return load(model, trust_remote_code=trust_remote_code, **source)
     except SafetensorError as error:
         raise DataError(f"{model}: damaged weights: {error}; fetch the checkpoint again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ConfigError(f"{model}: cannot be loaded as a model folder or a hub name: {error}") from error
 
 
