@@ -159,6 +159,8 @@ def test_a_value_that_does_not_fit_says_what_would(tmp_path: Path, text: str, me
 def test_patterns_that_are_no_regular_expressions_are_named(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "", "policy.freeze_pattern=['visual.(']")
     assert problem.startswith("--set: policy.freeze_pattern: expected regular expressions, got 'visual.(': ")
+    (problem,) = problems(tmp_path, "", "train.optm_lr={'(' = 1.0, default = 0.1}")
+    assert problem.startswith("--set: train.optm_lr: expected regular expressions, got '(': ")
 
 
 def test_whole_numbers_are_taken_for_numbers_and_stay_exact_for_counts(tmp_path: Path) -> None:

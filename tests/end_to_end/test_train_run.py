@@ -452,6 +452,9 @@ def test_check_prints_the_plan_and_lists_what_is_missing(
     said = capsys.readouterr().out
     assert "missing: policy: pattern 'visul' matches no parameter; nearest: " in said
     assert "no mix has been built here; run vlm-prep build-mix" in said
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    assert main(["check", place.toml, "--set", f"policy.model_safetensor_path='{tmp_path}'"]) == 2
+    assert f"missing: weights of {tmp_path / 'model.safetensors'}: damaged: " in capsys.readouterr().out
 
 
 def test_the_command_line_answers_without_loading_torch() -> None:

@@ -56,7 +56,21 @@ def _check_model(config: Config) -> list[str]:
     missing = _said(lambda: result("\ntrains:\n" + "\n".join(f"  {line}" for line in describe_trainable(config))))
     if not has_weights(config):
         missing.append(f"weights of {config.policy.weights_name_or_path} (not found locally)")
-    return missing
+    return [*missing, *_damaged_weights(config)]
+
+
+def _damaged_weights(config: Config) -> list[str]:
+    """The files of a local model folder that are cut short or hold no tensors; only their headers are read."""
+    from safetensors import SafetensorError, safe_open
+
+    model, damaged = Path(config.policy.weights_name_or_path), []
+    for path in sorted(model.glob("*.safetensors")) if model.is_dir() else []:
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            damaged.append(f"weights of {path}: damaged: {error}; fetch the checkpoint again")
+    return damaged
 
 
 def describe_trainable(config: Config) -> list[str]:

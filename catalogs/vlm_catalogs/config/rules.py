@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 from vlm_catalogs.config.audit_section import AuditSection
 from vlm_catalogs.config.problems import Problems
@@ -102,12 +103,17 @@ def _upload_notes(config: Config) -> tuple[str, ...]:
 
 
 def _check_patterns(config: Config, problems: Problems) -> None:
-    for name in ("freeze_pattern", "trainable_pattern"):
-        for pattern in getattr(config.policy, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                problems.add(f"policy.{name}", f"expected regular expressions, got {pattern!r}: {error}")
+    rates = config.train.optm_lr
+    patterns = {
+        "policy.freeze_pattern": config.policy.freeze_pattern,
+        "policy.trainable_pattern": config.policy.trainable_pattern,
+        "train.optm_lr": tuple(rates) if isinstance(rates, Mapping) else (),
+    }
+    for key, pattern in ((key, one) for key, several in patterns.items() for one in several):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.add(key, f"expected regular expressions, got {pattern!r}: {error}")
 
 
 def _check_adapters(config: Config, problems: Problems) -> None:

@@ -53,7 +53,8 @@ def larger(config: Any) -> Any:
         text.layers_block_type = list(text.layers_block_type) * 2
     else:
         text.num_hidden_layers = 6
-        text.layer_types = [text.layer_types[0]] * 6 if getattr(text, "layer_types", None) else None
+        if getattr(text, "layer_types", None):
+            text.layer_types = [text.layer_types[0]] * 6
     for key, value in {"moe_intermediate_size": 128, "moe_shared_expert_intermediate_size": 128}.items():
         if getattr(text, key, None):
             setattr(text, key, value)
