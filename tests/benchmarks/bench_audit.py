@@ -3,15 +3,14 @@
 The index is synthetic (synthetic_index.py: 1.5 media a sample, copies, near copies), on local disk, in 20 parts; the
 selection is also asked of one in 2,000 parts. Each question runs in a fresh process; its peak is the largest resident
 set. Peers are polars and pandas, asked the same by the code that people write: of exact duplicates the first stays, the
-longest conversation counts, what is too long leaves, in the order of ids. They are not in the project's lock: pip puts
-them into the cache; where that fails a line says so. Near duplicates have no peer: neither library can ask for them.
+longest conversation counts, what is too long leaves, in the order of ids. They are not in the project's lock: pip or uv
+puts them into the cache (peer_packages.py). Near duplicates have no peer: neither library can ask for them.
 BENCH_SAMPLES names other sizes. Prints one JSON line per figure.
 """
 
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_set import cache_folder
+from peer_packages import peer_folder
 from synthetic_index import LENGTHS_NAME, NUM_DATASETS, files_of, synthetic_index
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_SAMPLES", "1000000,5000000").split(","))
@@ -149,7 +149,7 @@ LIMITS = {"audit": 60, "select near": 150, "sql": 3, "sql of two tables": 3}
 
 def run_here(way: str, root: Path) -> None:
     """Ask once and print seconds, CPU seconds, peak memory and the answer."""
-    sys.path.append(str(peers_folder()))
+    sys.path.append(str(peer_folder(PEERS)))
     begin, cpu = time.perf_counter(), os.times()
     answer = WAYS[way](root)
     seconds, now = time.perf_counter() - begin, os.times()
@@ -176,24 +176,10 @@ def show(name: str, found: dict[str, float] | None, **more: object) -> None:
     print(json.dumps({**line, **more, "cores": os.cpu_count()}), flush=True)
 
 
-def peers_folder() -> Path:
-    """Where polars and pandas are, or would be."""
-    return cache_folder() / "frames"
-
-
-def has_peers() -> bool:
-    """Whether they are there, or can be had."""
-    if not peers_folder().exists():
-        install = ["uv", "pip"] if shutil.which("uv") else [sys.executable, "-m", "pip"]
-        command = [*install, "install", "-q", "--no-deps", "--target", str(peers_folder()), *PEERS]
-        if subprocess.run(command, check=False).returncode:
-            return False
-    return True
-
-
 def compare(size: int) -> None:
     """Every question to an index of ``size`` samples, the peers in turn with ours."""
-    root, with_peers = synthetic_index(size), has_peers()
+    root = synthetic_index(size)
+    peer_folder(PEERS)
     for way in ("audit", "sql", "sql of two tables", "select exact", "select near"):
         found = run_fresh(way, root)
         limit = {"limit": LIMITS[way]} if size == 5_000_000 and way in LIMITS else {}
@@ -201,11 +187,8 @@ def compare(size: int) -> None:
         for peer in ("polars", "pandas"):
             if f"{peer} {way}" not in WAYS:
                 continue
-            theirs = run_fresh(f"{peer} {way}", root) if with_peers else None
-            if found is None or theirs is None:
-                print(json.dumps({"benchmark": f"{way}, {peer}", "skipped": "pip could not get it, or it died"}))
-                continue
-            ratio = round(theirs["seconds"] / found["seconds"], 2)
+            theirs = run_fresh(f"{peer} {way}", root)
+            ratio = round(theirs["seconds"] / found["seconds"], 2) if found and theirs else None
             show(f"{peer}: {way}, {size:,} samples", theirs, ratio_to_ours=ratio)
 
 

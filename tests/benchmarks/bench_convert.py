@@ -194,7 +194,8 @@ def run_fresh(way: str, root: Path, out: Path) -> Run:
 def main() -> None:
     """Print a JSON line per comparison."""
     root = benchmark_set(TIMES)
-    ways = [way for way in WAYS if way != "litdata.optimize" or peer_folder(LITDATA)]
+    peer_folder(LITDATA)
+    ways = list(WAYS)
     runs: dict[str, list[Run]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         small = benchmark_set(1)
@@ -218,8 +219,6 @@ def main() -> None:
         ("ours, one core", "naive MDSWriter"),
     ):
         print_comparison(way, runs[way], peer, runs[peer], setting)
-    if "litdata.optimize" not in ways:
-        print(json.dumps({"benchmark": "convert, ours against litdata.optimize", "skipped": "pip could not get it"}))
 
 
 def print_comparison(way: str, ours: list[Run], peer: str, theirs: list[Run], setting: dict[str, Any]) -> None:

@@ -396,10 +396,7 @@ def main() -> None:
         scratch = Path(folder)
         make_tiny("qwen3_vl", scratch / "model")
         for row_tokens in () if "--bare" in sys.argv else NUM_SAMPLES:
-            if packages is None:
-                print(json.dumps({"figure": f"training, rows of {row_tokens}", "skipped": f"{TRL[0]} cannot be had"}))
-            else:
-                bench_trl(scratch, scratch / "model", packages, row_tokens)
+            bench_trl(scratch, scratch / "model", packages, row_tokens)
         bench_bare_loop(scratch, scratch / "model")
 
 
