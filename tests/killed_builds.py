@@ -17,9 +17,14 @@ from typing import Any
 
 import vlm_prep.build  # noqa: F401 imported before the forks
 from vlm_catalogs.hashing import file_hash
+from vlm_prep import compaction
 from vlm_prep.cli import main
 
-PHASES = ("in a part", "before part.json", "between parts", "measuring", "during selection", "before the manifest")
+compaction.FEWEST_PARTS = 1  # else none of these sources would be compacted
+PHASES = (
+    "in a part", "before part.json", "between parts", "measuring", "during selection", "before the manifest",
+    "compacting",
+)  # fmt: skip
 Moment = tuple[str, int]
 """A phase, and the number of the call in it."""
 
@@ -44,6 +49,8 @@ def phase_of(event: str, arguments: tuple[Any, ...]) -> str | None:
 def rename_phase(target: str) -> str:
     if "mixes" in Path(target).parts:
         return "before the manifest"
+    if "compacted" in Path(target).parts:
+        return "compacting"
     return "measuring" if "lengths" in Path(target).parts else "between parts"
 
 

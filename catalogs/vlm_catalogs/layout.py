@@ -14,6 +14,7 @@ PART_FILE = "part.json"
 MOVE_AWAY = "the part is damaged: move its folder away and build again"
 DELETE_OBJECTS = "the part is damaged: delete all objects of its folder, part.json first, and build again"
 """The same in an object store: a copy that is moved away would be made anew from the damaged object."""
+COMPACTED = "compacted"
 INDEX_TABLES = ("samples.parquet", "media.parquet", "texts.parquet")
 
 
@@ -60,6 +61,11 @@ def shard_name(number: int) -> str:
 def part_folder(layout: Path, part: str) -> Path:
     """Where a part lies under ``shards/<dataset>/<layout>``."""
     return layout / "parts" / part
+
+
+def compacted_folder(layout: Path, name: str = "") -> Path:
+    """Where a table of many parts as one file lies under ``shards/<dataset>/<layout>``; without a name where all do."""
+    return layout / COMPACTED / name
 
 
 def read_part(folder: Path, *, shown: Callable[[Path], str] = str, advice: str = MOVE_AWAY) -> PartRecord:

@@ -6,7 +6,7 @@ where the two lie apart.
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,24 +93,30 @@ def pinned_parts(version: Path, manifest: Manifest, copies: ObjectCopies) -> lis
     ]
 
 
-def bring_parts(parts: Iterable[tuple[Path, PinnedPart]], copies: ObjectCopies, *, tables: Sequence[str]) -> None:
-    """Have part.json, lengths, facts and ``tables`` of parts here, those that lie in a store.
+def bring_parts(
+    parts: Iterable[tuple[Path, PinnedPart]],
+    copies: ObjectCopies,
+    *,
+    tables: Sequence[str],
+    without: Collection[str] = (),
+) -> None:
+    """Have part.json, lengths, facts and ``tables`` of parts here, those that lie in a store, but for ``without``.
 
     Raises DataError for an object that is missing or not what was pinned, StorageError.
     """
     remote = [(folder, part) for folder, part in parts if copies.has_place_for(folder)]
     copies.bring_pinned((folder / PART_FILE, part.part_json_xxh3_128) for folder, part in remote)
-    copies.bring_pinned((folder / part.lengths, part.lengths_xxh3_128) for folder, part in remote)
     copies.bring_pinned(
-        (folder / part.decoded, part.decoded_xxh3_128)
+        (folder / name, xxh3_128)
         for folder, part in remote
-        if part.decoded is not None and part.decoded_xxh3_128 is not None
+        for name, xxh3_128 in ((part.lengths, part.lengths_xxh3_128), (part.decoded, part.decoded_xxh3_128))
+        if name is not None and xxh3_128 is not None and name not in without
     )
     copies.bring_pinned(
         (folder / file.name, file.xxh3_128)
         for folder, _ in remote
         for file in (read_part(folder).tables if tables else ())
-        if file.name in tables
+        if file.name in tables and file.name not in without
     )
 
 

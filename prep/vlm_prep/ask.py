@@ -60,7 +60,7 @@ def create_database(path: str, target: Path, *, copies: ObjectCopies | None = No
     """Write a DuckDB file with the same views, over the index where it lies. Raises ConfigError if the file exists."""
     if target.exists():
         raise ConfigError(f"{target}: exists already; name another file or move it away")
-    files = find_index(path, copies=copies)
+    files = find_index(path, copies=copies, compacted=False)  # prune may remove compactions, not pinned parts
     with duckdb.connect(str(target)) as database:
         create_views(database, files)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.manifest import read_manifest
 from vlm_catalogs.render import Renderer
 from vlm_catalogs.render.settings import Profile
 from vlm_prep.build_log import BuildLog
 from vlm_prep.build_plan import BuildPlan, plan_build
 from vlm_prep.changed_since import changes_since
+from vlm_prep.compact_stage import compact_missing
 from vlm_prep.convert_stage import convert_missing, prepare_sources
 from vlm_prep.decode_stage import decode_missing
 from vlm_prep.disk_room import check_writable
@@ -22,7 +24,7 @@ from vlm_prep.needed_parts import first_parts, more_parts, taken_plan
 from vlm_prep.publish_mix import publish_mix
 from vlm_prep.rejections import check_rejections
 from vlm_prep.select import Rules, Selection, open_index, read_rejections, select_samples
-from vlm_prep.select_stage import count_train, population_of, selection_rules
+from vlm_prep.select_stage import count_train, index_files, population_of, selection_rules
 from vlm_prep.source_files import publish_source
 from vlm_prep.stores import stores_of
 from vlm_prep.workplace import Workplace, workplace
@@ -66,6 +68,7 @@ def build_mix(config: Config, *, refresh: bool = False) -> Path:
         version = publish_mix(  # still at work in the shards: until the mix pins its parts, prune must leave them
             config, indexed.prepared, indexed.selection, store=plan.stores.mix, renderers=renderers, log=log
         )
+        compact_missing(indexed.prepared, read_manifest(version), staging=place.staging)
     remember_sources(config, plan.resolved, indexed.prepared, store=plan.stores.mix)
     return version
 
@@ -109,7 +112,7 @@ def _index(
     convert_missing(config, plan, place, log)
     prepared = prepare_sources(plan, renderers)
     with open_index(place.scratch, max_bytes=place.index_memory) as index:
-        samples = [path for source in prepared for path in source.tables("samples.parquet")]
+        samples = [path for source in prepared for path in index_files(source, "samples.parquet")]
         rejected = check_rejections(config, prepared, read_rejections(index, samples))
         measure_missing(config, prepared, renderers, place, log)
         decode_missing(config, prepared, place, log)

@@ -108,7 +108,7 @@ def diff_mixes(path_a: str, path_b: str, *, credentials: str | None = None) -> M
 
 
 def _mix(path: str, credentials: str | None) -> IndexFiles:
-    files = find_index(path, copies=copies_for(path, credentials=credentials))
+    files = find_index(path, copies=copies_for(path, credentials=credentials), compacted=False)
     if files.mix is None:
         raise ConfigError(f"{path}: converted sources; diff compares two mixes (or versions of one)")
     return files

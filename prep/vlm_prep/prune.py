@@ -1,4 +1,4 @@
-"""Converted parts that no mix pins any more (semantics A4): listed, and deleted only when asked to."""
+"""Converted parts that no mix pins any more, and compactions of such (semantics A4): deleted only when asked to."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,31 +7,37 @@ from pathlib import Path
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import ConfigError, DataError
-from vlm_catalogs.layout import PART_FILE, part_folder, read_part
+from vlm_catalogs.layout import COMPACTED, PART_FILE, part_folder, read_part
 from vlm_catalogs.manifest import MANIFEST_FILE, SELECTION_FILE, read_manifest
 from vlm_catalogs.mix_place import local_path
 from vlm_catalogs.object_copies import ObjectCopies
+from vlm_prep.compaction import compaction_name, pinned_tables
 from vlm_prep.part_store import PartStore
 from vlm_prep.source_files import mds_view
 from vlm_prep.verify.targets import find_layouts, layouts_in_store
 
-Pin = tuple[str, str, str]
-"""(dataset, layout, part)"""
+Pin = tuple[str, str, str, str]
+"""(dataset, layout, kind, name)"""
+PARTS = "parts"
+KINDS = (COMPACTED, PARTS)
+"""Folders of a layout; what is made of parts goes before them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoosePart:
-    """A part that no mix pins."""
+    """A part that no mix pins, or a compaction of other parts than a mix pins."""
 
     dataset: str
     layout: Path
+    kind: str
+    """One of KINDS."""
     name: str
     bytes: int
 
     @property
     def folder(self) -> Path:
         """Where it lies."""
-        return part_folder(self.layout, self.name)
+        return self.layout / self.kind / self.name
 
 
 def find_loose_parts(store: PartStore, mixes: Sequence[str], *, copies: ObjectCopies) -> list[LoosePart]:
@@ -46,23 +52,24 @@ def find_loose_parts(store: PartStore, mixes: Sequence[str], *, copies: ObjectCo
         raise ConfigError(f"{store.shown(shards)}: expected a shards folder, with <dataset>/<layout>/parts in it")
     pinned = {pin for place in mixes for pin in _pins_under(place, copies)}
     return [
-        LoosePart(dataset=dataset, layout=layout, name=name, bytes=num_bytes)
+        LoosePart(dataset=dataset, layout=layout, kind=kind, name=name, bytes=num_bytes)
         for layout in layouts
         for dataset in [layout.resolve().parent.name]
-        for name, num_bytes in sorted(_sizes(layout, copies).items())
-        if (dataset, layout.resolve().name, name) not in pinned
+        for kind in KINDS
+        for name, num_bytes in sorted(_sizes(layout / kind, copies).items())
+        if (dataset, layout.resolve().name, kind, name) not in pinned
     ]
 
 
-def _sizes(layout: Path, copies: ObjectCopies) -> Mapping[str, int]:
+def _sizes(parts: Path, copies: ObjectCopies) -> Mapping[str, int]:
     """Part -> bytes of its files, whole or not."""
-    parts = layout / "parts"
     sizes: Counter[str] = Counter()
-    if copies.has_place_for(layout):
+    if copies.has_place_for(parts):
         for path, found in copies.list(parts).items():
             sizes[path.relative_to(parts).parts[0]] += found.bytes
         return sizes
-    sizes.update({folder.name: 0 for folder in parts.iterdir() if folder.is_dir()})  # a file is no part, nor ours
+    there = parts.iterdir() if parts.is_dir() else ()
+    sizes.update({folder.name: 0 for folder in there if folder.is_dir()})  # a file is no part, nor ours
     for name in sizes:
         sizes[name] = sum(path.stat().st_size for path in (parts / name).rglob("*") if path.is_file())
     return sizes
@@ -84,8 +91,11 @@ def _pins_under(place: str, copies: ObjectCopies) -> Iterable[Pin]:
         copies.bring((version / MANIFEST_FILE for version in versions), below=folder)
     for version in versions:
         for dataset in read_manifest(version).datasets:
+            layout = Path(dataset.shards).name
             for part in dataset.parts:
-                yield dataset.name, Path(dataset.shards).name, part.name
+                yield dataset.name, layout, PARTS, part.name
+            for table, hashes in pinned_tables(dataset.parts).items():
+                yield dataset.name, layout, COMPACTED, compaction_name(table, hashes)
 
 
 def delete_parts(
@@ -102,9 +112,13 @@ def delete_parts(
         now = find_loose_parts(store, mixes, copies=copies) if listed else []
         loose = [part for part in now if part.folder in listed]
         for layout in dict.fromkeys(part.layout for part in loose):
-            _drop_versions(store, layout, {part.name for part in loose if part.layout == layout}, staging)
-        for part in loose:
-            store.delete_part(part.folder, staging=staging)
+            of_layout = [part for part in loose if part.layout == layout]
+            for kind in KINDS:
+                of_kind = [part for part in of_layout if part.kind == kind]
+                if kind == PARTS and of_kind:
+                    _drop_versions(store, layout, {part.name for part in of_kind}, staging)
+                for part in of_kind:
+                    store.delete_part(part.folder, staging=staging)
     return loose
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +11,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import note
 from vlm_catalogs.errors import DataError
 from vlm_prep.build_plan import BuildPlan
+from vlm_prep.compaction import compacted_for_selection
 from vlm_prep.fact_files import DECODED_NAME, asks_for_decoding
 from vlm_prep.lengths import describe_shortened, lengths_name
 from vlm_prep.mix import PreparedSource, repeat_factor
@@ -26,13 +28,21 @@ def selection_rules(config: Config, plan: BuildPlan) -> Rules:
 
 def population_of(config: Config, prepared: Sequence[PreparedSource]) -> Population:
     """The index files of what is converted and measured, and decoded where the TOML asks for that."""
-    decoded = [path for source in prepared for path in source.tables(DECODED_NAME)]
+    lengths = [path for source in prepared for path in index_files(source, lengths_name(source.encoding))]
+    is_decoded = asks_for_decoding(config)
+    decoded = [path for source in prepared if is_decoded for path in index_files(source, DECODED_NAME)]
     return Population(
-        samples=tuple(path for source in prepared for path in source.tables("samples.parquet")),
-        lengths=tuple(path for source in prepared for path in source.tables(lengths_name(source.encoding))),
-        media=tuple(path for source in prepared for path in source.tables("media.parquet")),
-        decoded=tuple(decoded) if asks_for_decoding(config) else None,
+        samples=tuple(path for source in prepared for path in index_files(source, "samples.parquet")),
+        lengths=tuple(lengths),
+        media=tuple(path for source in prepared for path in index_files(source, "media.parquet")),
+        decoded=tuple(decoded) if is_decoded else None,
     )
+
+
+def index_files(source: PreparedSource, table: str) -> tuple[Path, ...]:
+    """The files of a table of all parts: one, where it is compacted."""
+    compacted = compacted_for_selection(source.plan.layout, table, source.plan.folders())
+    return source.tables(table) if compacted is None else (compacted,)
 
 
 def count_selected(prepared: Sequence[PreparedSource], selection: pa.Table) -> dict[str, int]:

@@ -79,7 +79,7 @@ def show_sample(path: str, wanted: str, *, copies: ObjectCopies | None = None) -
     Raises ConfigError where ``path`` has no such sample, with what comes near, or several; DataError for an index that
     is not whole.
     """
-    files = find_index(path, copies=copies)
+    files = find_index(path, copies=copies, compacted=False)
     row = _find_row(path, files, wanted)
     folder = Path(row.pop("filename")).parent
     part = next(one for one in files.parts if one.folder == folder)

@@ -34,6 +34,10 @@ ABOUT = {
 there when every part has been decoded."""
 
 
+LOSS_FILES = "sample_loss/rank-*/part-*.parquet"
+"""In the folder of a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column of a view."""
@@ -48,10 +52,9 @@ def create_views(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> list[st
     tables = {"samples": SAMPLES, "media": MEDIA, "texts": TEXTS}
     try:
         for name, schema in tables.items():
-            _view_of_files(index, name, [part.table(name) for part in files.parts], schema)
-        _view_of_lengths(index, [path for part in files.parts for path in part.lengths])
-        decoded = [part.decoded for part in files.parts if part.decoded is not None]
-        if len(decoded) == len(files.parts):
+            _view_of_files(index, name, files.table(name), schema)
+        _view_of_lengths(index, files.lengths())
+        if (decoded := files.decoded()) is not None:
             _view_of_files(index, "decoded_media", decoded, DECODED)
         create_table(index, "parts", _rows_of_parts(files))
         create_table(index, "shards", _rows_of_shards(files))
@@ -82,7 +85,7 @@ def _views_of_mix(index: duckdb.DuckDBPyConnection, files: IndexFiles) -> None:
 
 def _views_of_run(index: duckdb.DuckDBPyConnection, run: Path) -> None:
     _view_of_files(index, "epoch_rows", sorted(run.glob("epochs/epoch-*/part-*.parquet")), EPOCH)
-    _view_of_files(index, "every_loss", sorted(run.glob("sample_loss/rank-*/part-*.parquet")), SAMPLE_LOSS)
+    _view_of_files(index, "every_loss", sorted(run.glob(LOSS_FILES)), SAMPLE_LOSS)
     index.execute(read_sql("sample_losses.sql"))
     create_table(index, "steps", _latest_steps(run / "metrics.jsonl"))
 

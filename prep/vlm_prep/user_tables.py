@@ -80,13 +80,14 @@ def _held_out_hashes(path: str, origin: str, copies: ObjectCopies | None) -> lis
             raise ConfigError(f"{origin}: {path}: none of the columns {', '.join(HASH_COLUMNS)} is in it")
         return [rows[name].cast(pa.string()) for name in columns]
     try:
-        parts = find_index(path, copies=copies if is_s3(path) else None).parts  # another TOML has its own
+        files = find_index(path, copies=copies if is_s3(path) else None)  # another TOML has its own
     except UserError as error:
         raise ConfigError(f"{origin}: {error}") from error
-    tables = [(part.table("media"), "xxh3_128") for part in parts] + [
-        (part.table("samples"), "text_hash") for part in parts
+    return [
+        pa.parquet.read_table(path, columns=[column])[column]
+        for table, column in (("media", "xxh3_128"), ("samples", "text_hash"))
+        for path in files.table(table)
     ]
-    return [pa.parquet.read_table(table, columns=[column])[column] for table, column in tables]
 
 
 def _read_file(path: Path, *, origin: str) -> pa.Table:

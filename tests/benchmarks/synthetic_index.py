@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 from benchmark_set import cache_folder
 
 from vlm_catalogs.hashing import file_hash
-from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, StoredFile
+from vlm_catalogs.layout import INDEX_TABLES, PART_FILE, PartRecord, StoredFile, compacted_folder
 from vlm_catalogs.tables import DECODED, LENGTHS, MEDIA, SAMPLES, TEXTS
+from vlm_prep.compact_stage import write_compaction
+from vlm_prep.compaction import TABLES as TABLES_TO_COMPACT
+from vlm_prep.compaction import compaction_name
 from vlm_prep.fact_files import DECODED_NAME
 from vlm_prep.row_groups import write_table
 
@@ -207,6 +210,29 @@ def _write_part(database: duckdb.DuckDBPyConnection, root: Path, number: int, nu
         ),
     )
     (folder / PART_FILE).write_text(record.as_json())
+
+
+def compact(root: Path) -> None:
+    """Compact the index, table by table as a build does, where that is not done yet."""
+    for layout in sorted(root.glob("*/*")):
+        folders = sorted((layout / "parts").iterdir())
+        for table in (*TABLES_TO_COMPACT, LENGTHS_NAME, DECODED_NAME):
+            hashes = [file_hash(one / (PART_FILE if table in TABLES_TO_COMPACT else table)) for one in folders]
+            target = compacted_folder(layout, compaction_name(table, hashes))
+            if target.exists():
+                continue
+            record = PartRecord(
+                name=target.name,
+                dataset=layout.parent.name,
+                shard_format=1,
+                inputs=tuple({"name": one.name, "xxh3_128": xxh3} for one, xxh3 in zip(folders, hashes, strict=True)),
+                num_kept=0,
+                num_rejected=0,
+                shards=(),
+                shard_samples=(),
+                tables=(),
+            )
+            write_compaction(record, [one / table for one in folders], target)
 
 
 def files_of(root: Path, name: str) -> tuple[Path, ...]:

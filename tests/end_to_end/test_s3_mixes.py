@@ -13,6 +13,7 @@ from tests.object_server import ACCESS_KEY, SECRET_KEY, ObjectServer
 
 from vlm_catalogs.config import load_config
 from vlm_catalogs.hashing import content_hash, file_hash
+from vlm_prep import compaction
 from vlm_prep.cli import main
 from vlm_prep.prune import LoosePart, delete_parts, find_loose_parts
 from vlm_prep.stores import stores_of
@@ -367,7 +368,7 @@ def test_prune_in_s3_leaves_what_a_mix_pins_by_now(server: ObjectServer, built: 
     stores, mixes = stores_of(load_config(built)), ["s3://built/mixes"]
     store, copies = stores.shards, stores.copies
     (loose,) = find_loose_parts(store, mixes, copies=copies)
-    listed_before = LoosePart(dataset=loose.dataset, layout=loose.layout, name=pinned, bytes=1)
+    listed_before = LoosePart(dataset=loose.dataset, layout=loose.layout, kind="parts", name=pinned, bytes=1)
     assert delete_parts(store, [listed_before, loose], mixes, copies=copies) == [loose]
     assert stored(server, "built") == tree
 
@@ -422,3 +423,44 @@ def test_a_mix_on_this_machine_of_shards_in_s3_gets_its_audit_and_report(
     assert list(tmp_path.glob("mixes/small/*/audit.json"))
     shutil.rmtree(tmp_path / "s3_cache")
     assert audited(toml, capfd) == audited(local, capfd)
+
+
+def test_a_compacted_mix_in_s3_is_read_from_one_object_a_table(
+    server: ObjectServer, built: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stored by the build that finds none, mirrored in the place of the parts' own tables, damaged, pruned."""
+    monkeypatch.setattr(compaction, "FEWEST_PARTS", 1)
+    cache = built.parent / "s3_cache"
+    assert main(["build-mix", str(built)]) == 0
+    pattern = r"shards/[^/]+/[^/]+/compacted/[0-9a-f]{32}/"
+    assert len(keys(server, pattern + "part.json")) == 3 * 3
+    shutil.rmtree(cache)
+    question = ["sql", str(built), "select count(*) as n, sum(num_media) as media from facts", "--format", "json"]
+    capfd.readouterr()
+    assert main(question) == 0
+    answer = capfd.readouterr().out
+    mirrored = {"/".join(path.parts[-3:-1]) for path in cache.rglob("*.parquet") if path.name != "selection.parquet"}
+    assert {place.split("/")[0] for place in mirrored} == {"compacted", "parts"}
+    assert {path.name for path in cache.rglob("parts/**/*.parquet")} == {"texts.parquet"}
+    assert main(["verify", str(built)]) == 0
+    monkeypatch.setattr(compaction, "FEWEST_PARTS", 99)
+    capfd.readouterr()
+    assert main(question) == 0 and capfd.readouterr().out == answer
+    monkeypatch.setattr(compaction, "FEWEST_PARTS", 1)
+
+    (damaged, *_) = keys(server, pattern + "samples.parquet")
+    server.client().put_object(Bucket="built", Key=damaged, Body=b"nothing")
+    shutil.rmtree(cache)
+    assert main(question) == 2
+    assert f"s3://built/{damaged}: damaged" in capfd.readouterr().err
+    assert main(["verify", str(built), "--repair"]) == 0
+    assert not keys(server, damaged.rpartition("/")[0] + "/.*")
+    assert main(question) == 0
+
+    stores = stores_of(load_config(built))
+    monkeypatch.setattr("vlm_prep.prune.pinned_tables", lambda pins: {})  # as where no mix is of just these parts
+    loose = find_loose_parts(stores.shards, ["s3://built/mixes"], copies=stores.copies)
+    assert {one.kind for one in loose} == {"compacted"} and len(loose) == 8
+    delete_parts(stores.shards, loose, ["s3://built/mixes"], copies=stores.copies)
+    assert not keys(server, pattern + ".*")
+    assert main(["verify", str(built)]) == 0

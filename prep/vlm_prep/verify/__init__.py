@@ -90,19 +90,20 @@ def _finish(tasks: Sequence[PartTask], layouts: Sequence[Path], num_workers: int
     with Progress("verify", total=len(tasks), unit="parts") as progress:
         found = run_tasks(check_part, tasks, num_workers=workers, on_done=lambda _: progress.advance())
     of_parts = [finding for findings in found for finding in findings]
-    of_layouts = [finding for layout in layouts for finding in check_layout(layout)]
+    verified = {task.folder for task in tasks}
+    of_layouts = [finding for layout in layouts for finding in check_layout(layout, verified)]
     findings = (*_name_swapped(of_parts, records), *of_layouts)
-    verified = Verified(
+    found_all = Verified(
         num_parts=len(tasks),
         num_samples=sum(record.num_kept for record in records.values()),
         num_bytes=num_bytes,
         findings=tuple(dict.fromkeys(findings)),
     )
     fact(
-        f"verify: {verified.num_parts:,} parts, {verified.num_samples:,} samples, {num_bytes / 1e6:,.1f} MB, "
-        f"{len(verified.findings):,} findings, {time.monotonic() - started:.1f} s"
+        f"verify: {found_all.num_parts:,} parts, {found_all.num_samples:,} samples, {num_bytes / 1e6:,.1f} MB, "
+        f"{len(found_all.findings):,} findings, {time.monotonic() - started:.1f} s"
     )
-    return verified
+    return found_all
 
 
 def _records(tasks: Sequence[PartTask]) -> dict[Path, PartRecord]:

@@ -1,22 +1,27 @@
 """What lies beside the parts of a converted source: its versions, and the MDS view that plain ``streaming`` reads."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import joined_hash
-from vlm_catalogs.layout import PartRecord, part_folder, read_part
+from vlm_catalogs.layout import COMPACTED, PartRecord, part_folder, read_part
 from vlm_prep.source_files import mds_view
 from vlm_prep.source_format import SUFFIXES
+from vlm_prep.verify.compactions import check_compactions
 from vlm_prep.verify.findings import DAMAGED, EXTRA, MISSING, STALE_INDEX, UNREADABLE, WRONG_COUNT, Finding
 
 FORMATS = {"i4", *SUFFIXES}
-KNOWN = {"parts", "sources", "index.json"}
+KNOWN = {"parts", "sources", "index.json", COMPACTED}
 
 
-def check_layout(layout: Path) -> Iterator[Finding]:
-    """What is wrong beside the parts of ``shards/<dataset>/<layout>``. Raises StorageError when the storage fails."""
+def check_layout(layout: Path, verified: AbstractSet[Path]) -> Iterator[Finding]:
+    """What is wrong beside the parts of ``shards/<dataset>/<layout>``, of which ``verified`` have been looked at.
+
+    Raises StorageError when the storage fails.
+    """
     for path in sorted(layout.iterdir()):
         if path.name not in KNOWN:
             yield Finding(problem=EXTRA, path=str(path), detail="no part of a converted source")
@@ -30,6 +35,7 @@ def check_layout(layout: Path) -> Iterator[Finding]:
     if not paths:
         yield Finding(problem=MISSING, path=str(layout / "sources"), detail="no version of this source")
     yield from _check_view(layout, versions)
+    yield from check_compactions(layout, verified)
 
 
 def _read_version(layout: Path, path: Path) -> tuple[list[str], list[Finding]]:

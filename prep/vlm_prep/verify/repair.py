@@ -9,7 +9,7 @@ from vlm_catalogs.config import Config
 from vlm_catalogs.console import Progress, fact, note
 from vlm_catalogs.errors import DataError
 from vlm_catalogs.hashing import file_hash
-from vlm_catalogs.layout import PART_FILE, PartRecord, part_folder, read_part
+from vlm_catalogs.layout import PART_FILE, PartRecord, compacted_folder, part_folder, read_part
 from vlm_catalogs.manifest import Manifest, PinnedPart, read_manifest
 from vlm_catalogs.mix_place import find_current, layout_folder, local_path, mix_root
 from vlm_prep.build_plan import plan_build
@@ -51,16 +51,17 @@ class RepairTask:
 
 
 def repair_mix(config: Config, findings: Sequence[Finding], *, num_workers: int = 0) -> int:
-    """How many broken parts of the TOML's current mix were made again.
+    """How many broken parts of the TOML's current mix were made again; compactions that are wrong go.
 
     Raises DataError, replacing nothing, when a source is not what it was or gives other bytes.
     """
     stores = stores_of(config)
     store, copies = stores.shards, stores.copies
     mix = find_current(mix_root(config, copies), copies)
+    num_compactions = _delete_compactions(read_manifest(mix), mix, findings, stores)
     broken = list(_broken_parts(mix, read_manifest(mix), findings, stores))
     if not broken:
-        return 0
+        return num_compactions
     limits = Limits.from_settings(config.mix)
     with store.staging(alone=True) as staging:
         plans = {plan.source.name: plan for plan in plan_build(config, refresh=True).sources}
@@ -98,6 +99,24 @@ def _broken_parts(mix: Path, manifest: Manifest, findings: Sequence[Finding], st
                 added = [path for name in ADDED_LATER for path in store.bring_matching("*", below=folder / name)]
                 sound = tuple(path for path in added if path not in inside)
                 yield BrokenPart(dataset=dataset.name, folder=folder, pin=pin, sound=sound)
+
+
+def _delete_compactions(manifest: Manifest, mix: Path, findings: Sequence[Finding], stores: Stores) -> int:
+    """How many had something wrong with them: what is derived is deleted, and made anew by the next build."""
+    roots = [compacted_folder(layout_folder(mix, dataset, stores.copies)) for dataset in manifest.datasets]
+    faults = [local_path(finding.path, stores.copies) for finding in findings if finding.problem != EXTRA]
+    wrong = {
+        root / path.relative_to(root).parts[0]
+        for path in faults
+        for root in roots
+        if path.is_relative_to(root) and path != root
+    }
+    if wrong:
+        with stores.shards.staging(alone=True) as staging:
+            for folder in sorted(wrong):
+                stores.shards.delete_part(folder, staging=staging)
+        note(f"{len(wrong)} compactions are deleted; vlm-prep build-mix makes them anew")
+    return len(wrong)
 
 
 def _planned_part(broken: BrokenPart, plan: SourcePlan | None, store: PartStore) -> PlannedPart:
