@@ -16,7 +16,7 @@ from vlm_catalogs.mix_place import layout_folder
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.index_files import IndexFiles
 from vlm_prep.sql import read_sql
-from vlm_prep.sql_views import create_table
+from vlm_prep.sql_views import LOSS_FILES, create_table
 from vlm_prep.user_tables import read_held_out
 from vlm_prep.verify.targets import PARTS, find_layouts, layouts_in_store
 
@@ -24,6 +24,7 @@ ABOUT = {
     "mix": "the mix itself, one row: name, model_max_length, weight_unit, epoch_samples, length_policy, ...",
     "audited": "a row per sample that is looked at: those of the mix, and those that only the renderer has left out",
     "audited_media": "the media of these samples; hash is a number",
+    "media_spreads": "a row per medium and measure (aspect, pixels, seconds): how far it is from others of its dataset",
     "turn_facts": "a row per turn of these samples, with what one pass over its text found",
     "conversation_facts": "a row per conversation of these samples: roles in order",
     "places": "a row per box or point in what these samples say of places: as it is written, its numbers",
@@ -32,17 +33,22 @@ ABOUT = {
     "converted_datasets": "a row per dataset under the shards folders that the mix reads: num_parts",
     "eval_samples": "the samples that are held out for validation",
     "benchmarks": "a row per hash of the benchmarks that [mix.audit] names",
+    "planned_shares": "a row per dataset: its share of the draws as asked, and as the planned epochs have it",
+    "trained_shares": "the same of what was trained on",
 }
 """View -> what it holds."""
 
 NEEDS = {
     "audited_media": ("audited",),
+    "media_spreads": ("audited", "audited_media"),
     "turn_facts": ("audited",),
     "conversation_facts": ("audited", "turn_facts"),
     "places": ("audited", "turn_facts"),
 }
 OF_A_MIX = ("selection", "datasets", "mix")
 OF_A_RUN = ("epoch_rows", "steps", "sample_losses")
+SHARES = {"planned_shares": "epoch_rows", "trained_shares": "sample_losses"}
+"""View of shares -> what it counts."""
 
 
 def create_audit_views(
@@ -59,12 +65,15 @@ def create_audit_views(
 
 def why_missing(table: str, files: IndexFiles, views: Collection[str]) -> str | None:
     """Why a query that reads ``table`` cannot be asked; None when it can (or when DuckDB is to say why not)."""
+    table = SHARES.get(table, table)
     if table in OF_A_MIX and files.mix is None:
         return f"{table}: only a mix has it"
     if table in OF_A_RUN and files.run is None:
         return f"{table}: only a run has it; give its output_dir as PATH"
     if table == "epoch_rows" and files.run is not None and not any(files.run.glob("epochs/epoch-*/part-*.parquet")):
         return "epoch_rows: no epoch of this run has been planned yet"
+    if table == "sample_losses" and files.run is not None and not any(files.run.glob(LOSS_FILES)):
+        return "sample_losses: this run has none ([stream] log_sample_loss), or none yet"
     if table in ("lengths", "facts") and not all(part.lengths for part in files.parts):
         return f"{table}: not every part is measured; build a mix"
     if table in ("stated_counts", "converted_datasets") and files.mix is None:
@@ -95,6 +104,10 @@ def _create(index: duckdb.DuckDBPyConnection, files: IndexFiles, name: str, benc
             return False
         index.execute("create view eval_samples as select * from selection where selected and split = 'eval'")
         return True
+    if name in SHARES:
+        if files.run is not None:
+            index.execute(read_sql("realised_shares.sql"))
+        return files.run is not None
     index.execute(read_sql("audited_shards.sql" if name == "audited" and files.mix is None else f"{name}.sql"))
     return True
 
