@@ -62,7 +62,8 @@ def test_people_get_plain_lines_with_examples_and_advice(built: Path, capsys: py
         (HEADER.format(severity="W") + "copy (select 1) to 'out.csv'", "expected one SELECT"),
         (HEADER.format(severity="W") + "select 1; select 2", "2 statements"),
         (HEADER.format(severity="W") + "select * from read_text('mix.toml')", "disabled by configuration"),
-        (HEADER.format(severity="W") + "select $nope", "nope"),
+        (HEADER.format(severity="W") + "select $nope", "$nope: the header has no line `-- threshold: nope = ...`"),
+        (HEADER.format(severity="W") + "-- threshold: most = 1\nselect 1", "threshold most is not used"),
         (HEADER.format(severity="W") + "select 1/('a' || reason)::int from samples where 'x'::int = 1", "Conversion"),
         (HEADER.format(severity="X") + "select 1", "bad.sql:1: severity 'X'"),
         ("-- title: t\n-- severity: E\nselect 1", "bad.sql:1: the header lacks advice"),
@@ -75,6 +76,7 @@ def test_a_broken_query_is_the_users_and_takes_no_other_with_it(
     text: str, said: str, built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_query("fine", "select dataset, sample_id from samples limit 2")
+    (folder / "fine.sql").write_text((folder / "fine.sql").read_text(), encoding="utf-8-sig")  # as Windows saves it
     (folder / "bad.sql").write_text(text)
     found = audit(MIX, "--queries", "queries", capsys=capsys, code=2)
     assert found["bad"]["status"] == "not_run" and said in found["bad"]["reason"]

@@ -43,6 +43,7 @@ def read_query(name: str, sql: str, *, origin: str, parser: duckdb.DuckDBPyConne
     """The query of a file's text. Raises ConfigError, with file and line, for a broken header or SELECT."""
     header = _read_header(sql, origin)
     tree = parse_select(sql, origin=origin, parser=parser)
+    _check_thresholds(header["thresholds"], _parameters(tree), origin)
     return Query(
         name=name,
         origin=origin,
@@ -100,6 +101,24 @@ def _header_lines(sql: str) -> Iterator[tuple[int, str, str]]:
             began, key, value = found.pop()
             found.append((began, key, f"{value} {more['value']}"))
     yield from found
+
+
+def _check_thresholds(thresholds: Mapping[str, float], parameters: set[str], origin: str) -> None:
+    """Raise ConfigError where the query does not use just those that its header names."""
+    if unknown := sorted(parameters - thresholds.keys()):
+        raise ConfigError(f"{origin}: ${unknown[0]}: the header has no line `-- threshold: {unknown[0]} = ...`")
+    if unused := sorted(thresholds.keys() - parameters):
+        raise ConfigError(f"{origin}: threshold {unused[0]} is not used; write ${unused[0]} in the query")
+
+
+def _parameters(tree: object) -> set[str]:
+    """The names of parameters below a node of a parsed statement."""
+    if isinstance(tree, list):
+        return set().union(*map(_parameters, tree))
+    if not isinstance(tree, dict):
+        return set()
+    found = _parameters(list(tree.values()))
+    return found | {tree["identifier"]} if tree.get("type") == "VALUE_PARAMETER" else found
 
 
 def _tables(tree: object) -> set[str]:
