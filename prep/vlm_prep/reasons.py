@@ -54,7 +54,7 @@ MEANINGS: dict[str, str] = {
     VIDEO_NOT_INCLUDED: "it has a video, and [custom] include_video is false",
     LONGER_THAN_MODEL_MAX_LENGTH: "its longest alternative is over model_max_length",
     NO_SUPERVISED_TOKENS: "an alternative has no token to learn from",
-    NOT_IN_SUBSAMPLE: "left out by repeat_time or subsample_config below 1",
+    NOT_IN_SUBSAMPLE: "left out by repeat_time, subsample_config or [mix.select] fractions below 1",
     EXCLUDED: "a list of [mix.select] exclude names it",
     NOT_INCLUDED: "no list of [mix.select] include names it",
     HELD_OUT: "a held-out set has one of its media, or its text",

@@ -106,6 +106,7 @@ def open_index(scratch: Path, *, max_bytes: int | None = None) -> Iterator[duckd
 def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rules: Rules) -> Selection:
     """Which samples a mix uses. Raises DataError for keys that collide."""
     samples, lengths, media = ([str(path) for path in getattr(population, name)] for name in FILES)
+    notes: list[str] = []
     _refuse_collisions(index, samples)
     index.execute(read_sql("candidates.sql"), {"samples": samples, "lengths": lengths})
     index.execute(read_sql("decisions.sql"))
@@ -117,11 +118,9 @@ def select_samples(index: duckdb.DuckDBPyConnection, population: Population, rul
         tables = Tables(samples=population.samples, lengths=population.lengths, media=population.media)
         leave_out_refused(index, refused_samples(tables, rules.conditions, scores=rules.scores, like=index))
     if rules.included is not None or rules.excluded is not None:
-        nothing = pa.table({"dataset": pa.array([], pa.string()), "sample_id": pa.array([], pa.string())})
-        leave_out_listed(index, included=rules.included, excluded=nothing if rules.excluded is None else rules.excluded)
+        notes += leave_out_listed(index, included=rules.included, excluded=rules.excluded)
     if rules.held_out is not None:
         leave_out_held_out(index, rules.held_out, media=media)
-    notes: list[str] = []
     if rules.duplicates is not None:
         notes += _leave_out_alike(index, rules.duplicates, population)
     leave_out_by_length(index, model_max_length=rules.model_max_length)

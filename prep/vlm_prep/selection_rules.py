@@ -75,13 +75,30 @@ def leave_out_refused(index: duckdb.DuckDBPyConnection, refused: pa.Table) -> No
     index.unregister("refused")
 
 
-def leave_out_listed(index: duckdb.DuckDBPyConnection, *, included: pa.Table | None, excluded: pa.Table) -> None:
-    """What ``excluded`` names leaves; with ``included``, what that does not name. Both: dataset, sample_id."""
-    index.register("included", excluded.slice(0, 0) if included is None else included)
-    index.register("excluded", excluded)
+def leave_out_listed(
+    index: duckdb.DuckDBPyConnection, *, included: pa.Table | None, excluded: pa.Table | None
+) -> list[str]:
+    """What ``excluded`` names leaves; with ``included``, what that does not name. Both: dataset, sample_id.
+
+    Says of each list how much of it is of no sample: an id that is spelled otherwise would change nothing, quietly.
+    """
+    nothing = pa.table({"dataset": pa.array([], pa.string()), "sample_id": pa.array([], pa.string())})
+    lists = {"included": included, "excluded": excluded}
+    for name, rows in lists.items():
+        index.register(name, nothing if rows is None else rows)
     index.execute(read_sql("left_out_by_lists.sql"), {"has_include": included is not None})
-    index.unregister("included")
-    index.unregister("excluded")
+    notes = [text for name, rows in lists.items() if rows is not None for text in _unknown(index, name)]
+    for name in lists:
+        index.unregister(name)
+    return notes
+
+
+def _unknown(index: duckdb.DuckDBPyConnection, name: str) -> list[str]:
+    [(number, of_all, example)] = index.execute(read_sql("unknown_in_list.sql").replace("listed_rows", name)).fetchall()
+    if not number:
+        return []
+    key = f"mix.select.{name.removesuffix('d')}"
+    return [f"{key}: {number:,} of {of_all:,} ids are of no converted sample, such as {example}"]
 
 
 def leave_out_held_out(index: duckdb.DuckDBPyConnection, held_out: pa.Table, *, media: list[str]) -> None:

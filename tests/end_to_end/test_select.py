@@ -80,6 +80,15 @@ def test_every_rule_has_its_reason(place: Path) -> None:
     assert prep(["verify", str(mix)]) == 0
 
 
+def test_ids_of_a_list_that_no_sample_has_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "odd.csv").write_text("dataset,sample_id\none,one.jsonl#000000001\none,one.jsonl#1\nuno,x\nuno,x\n")
+    mix = build(place, "unknown", f'[mix.select]\nexclude = ["{place}/odd.csv"]')
+    assert outcomes(mix)["one", "excluded"] == 1
+    said = "mix.select.exclude: 2 of 3 ids are of no converted sample, such as one/one.jsonl#1"
+    assert said in capsys.readouterr().err
+    assert said in json.loads((version(mix) / "manifest.json").read_text())["notes"]
+
+
 def test_another_selection_touches_no_shard(place: Path) -> None:
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (place / "shards").rglob("*.mds")}
     build(place, "fewer", '[mix.select.where]\nshort = "text_tokens < 40"\n[mix.select.max_samples]\ntwo = 3')

@@ -43,6 +43,8 @@ def test_what_a_condition_is_not_true_of_leaves_by_its_name_and_no_shard_is_touc
         ("num_images >", "syntax error"),
         ("1); drop table samples; select (1", "Only SELECT"),
         ("1); select (1", "one expression"),
+        ("true) or (1 = 1", "closes a parenthesis that it has not opened"),
+        ("  ", "it is empty"),
         ("1) from read_csv('mix.toml') where (1", "one expression"),
         ("(select count(*) from read_text('mix.toml')) > 0", "disabled by configuration"),
     ],

@@ -97,14 +97,22 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "a table"
+        is_flat = value and not any(isinstance(item, dict | list) for item in value.values())
+        return (
+            _cut_text(f"{{{', '.join(f'{key} = {shown(item)}' for key, item in value.items())}}}")
+            if is_flat
+            else "a table"
+        )
     if isinstance(value, list):
         return "a list" if any(isinstance(item, dict | list) for item in value) else _cut(value)
     return _cut(value) if isinstance(value, str | int | float) else str(value)
 
 
 def _cut(value: object) -> str:
-    text = repr(value)
+    return _cut_text(repr(value))
+
+
+def _cut_text(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
