@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -14,11 +15,13 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs import json_text
 from vlm_catalogs.console import note
-from vlm_catalogs.errors import ConfigError
+from vlm_catalogs.errors import ConfigError, StorageError
 from vlm_catalogs.object_copies import ObjectCopies
 from vlm_prep.index_files import find_index
+from vlm_prep.interruptible import answered
 from vlm_prep.safe_sql import lock_to_files, parse_select
 from vlm_prep.sql_views import ABOUT, create_views, describe_views
+from vlm_prep.staging import writing
 
 SHOWN_ROWS = 200
 """A table for people has no more; the other formats have all."""
@@ -38,9 +41,21 @@ def ask_index(path: str, sql: str, *, copies: ObjectCopies | None = None) -> pa.
         create_views(index, files)
         lock_to_files(index, files.folders(), scratch=Path(scratch))
         try:
-            return index.sql(sql).to_arrow_table()
+            return with_distinct_names(answered(index, lambda: index.sql(sql).to_arrow_table()))
         except duckdb.Error as error:
             raise ConfigError(f"{ORIGIN}: {error}\nvlm-prep sql {path} --schema lists what there is") from error
+
+
+def with_distinct_names(rows: pa.Table) -> pa.Table:
+    """The rows, columns of one name as ``a``, ``a_1``, ...: joins have such, and all but one of them would be lost."""
+    names: list[str] = []
+    for name in rows.column_names:
+        number, new = 0, name
+        while new in names or (number and new in rows.column_names):
+            number += 1
+            new = f"{name}_{number}"
+        names.append(new)
+    return rows.rename_columns(names)
 
 
 def describe_index(path: str, *, copies: ObjectCopies | None = None) -> str:
@@ -57,12 +72,21 @@ def describe_index(path: str, *, copies: ObjectCopies | None = None) -> str:
 
 
 def create_database(path: str, target: Path, *, copies: ObjectCopies | None = None) -> None:
-    """Write a DuckDB file with the same views, over the index where it lies. Raises ConfigError if the file exists."""
+    """Write a DuckDB file with the same views, over the index where it lies; whole or not at all.
+
+    Raises ConfigError if the file exists, StorageError where it cannot be written.
+    """
     if target.exists():
         raise ConfigError(f"{target}: exists already; name another file or move it away")
     files = find_index(path, copies=copies, compacted=False)  # prune may remove compactions, not pinned parts
-    with duckdb.connect(str(target)) as database:
-        create_views(database, files)
+    with writing(target), tempfile.TemporaryDirectory(prefix=".vlm-prep-sql-", dir=target.parent) as scratch:
+        staged = Path(scratch) / target.name
+        try:
+            with duckdb.connect(str(staged)) as database:
+                create_views(database, files)
+        except duckdb.IOException as error:
+            raise StorageError(f"{target}: cannot be written: {error}") from error
+        staged.rename(target)
 
 
 def answer_text(rows: pa.Table, answer_format: str) -> str:
@@ -75,10 +99,11 @@ def answer_text(rows: pa.Table, answer_format: str) -> str:
 
 
 def write_parquet(rows: pa.Table, target: Path) -> None:
-    """Write the rows. Raises ConfigError for a file that exists."""
+    """Write the rows. Raises ConfigError for a file that exists, StorageError where it cannot be written."""
     if target.exists():
         raise ConfigError(f"{target}: exists already; name another file or move it away")
-    pq.write_table(rows, target, compression="zstd")
+    with writing(target):
+        pq.write_table(rows, target, compression="zstd")
 
 
 def _csv(rows: pa.Table) -> str:
@@ -114,7 +139,7 @@ def _cell(value: Any, missing: str) -> str:
     plain = plain_value(value)
     if plain is None:
         return missing
-    return plain if isinstance(plain, str) else json_text.dumps(plain)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def plain_value(value: Any) -> Any:

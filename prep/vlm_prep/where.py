@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from vlm_catalogs import json_text, tables
 from vlm_catalogs.errors import ConfigError
+from vlm_prep.interruptible import answered
 from vlm_prep.reasons import WHERE
 from vlm_prep.sql import read_sql
 
@@ -45,10 +46,7 @@ class Tables:
 
 def check_condition(condition: Condition) -> None:
     """Raise ConfigError unless the text is exactly one expression."""
-    with duckdb.connect() as parser:
-        row = parser.execute("select json_serialize_sql($sql)", {"sql": f"select (\n{condition.sql}\n)"}).fetchone()
-    assert row is not None
-    parsed: dict[str, Any] = json_text.loads(row[0].encode())
+    parsed, alone = _parsed(f"select (\n{condition.sql}\n)"), _parsed(f"select\n{condition.sql}\n")
     if parsed["error"]:
         raise _broken(condition, str(parsed["error_message"]))
     node = parsed["statements"][0]["node"]
@@ -57,6 +55,8 @@ def check_condition(condition: Condition) -> None:
     is_plain = not node.get("modifiers") and not any(node.get(clause) for clause in clauses)
     if not is_one or not is_plain or node["from_table"]["type"] != "EMPTY":
         raise _broken(condition, "expected one expression, found a statement")
+    if alone["error"]:  # in parentheses it is one only because it closes them: a) or (b
+        raise _broken(condition, "expected one expression; it is empty, or closes a parenthesis that it has not opened")
     if changing := _changing_functions(node):
         raise _broken(
             condition, f"{', '.join(sorted(changing))}: another value each time, so a mix could not be repeated"
@@ -76,6 +76,14 @@ def check_conditions(conditions: Sequence[Condition], *, scores: Mapping[str, pa
         for name, schema in schemas.items():
             pq.write_table(schema.empty_table(), empty[name])
         refused_samples(Tables(**{name: (path,) for name, path in empty.items()}), conditions, scores=scores)
+
+
+def _parsed(sql: str) -> dict[str, Any]:
+    """The syntax tree of statements, or DuckDB's error."""
+    with duckdb.connect() as parser:
+        [(text,)] = parser.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()
+    parsed: dict[str, Any] = json_text.loads(text.encode())
+    return parsed
 
 
 def refused_samples(
@@ -135,7 +143,7 @@ def _ask(asked: duckdb.DuckDBPyConnection, condition: Condition, *, scores: Sequ
     if condition.dataset is not None:
         parameters["dataset"] = condition.dataset
     try:
-        asked.execute(f"insert or ignore into refused {rows}", parameters)
+        answered(asked, lambda: asked.execute(f"insert or ignore into refused {rows}", parameters))
     except (duckdb.OutOfMemoryException, duckdb.IOException):
         raise
     except duckdb.Error as error:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -116,6 +118,41 @@ def test_formats_agree(place: Path, capsys: pytest.CaptureFixture[str], tmp_path
     assert prep(["sql", str(mix), query, "--format", "parquet", "--output", str(target)]) == 2, "never overwritten"
     assert prep(["sql", str(mix), "select 'a[b]c' as markup"]) == 0
     assert "a[b]c" in capsys.readouterr().out
+    assert prep(["sql", str(mix), "select ['é', '漢'] as list"]) == 0
+    assert '["é", "漢"]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["nowhere/x", "file/x"])
+@pytest.mark.parametrize(
+    "asked",
+    [["--create-db"], ["select 1", "--format", "csv", "--output"], ["select 1", "--format", "parquet", "--output"]],
+)
+def test_an_answer_that_cannot_be_written_is_named(
+    target: str, asked: list[str], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert prep(["sql", str(place / "mixes" / "tiny"), *asked, str(tmp_path / target)]) == 2
+    assert capsys.readouterr().err.startswith(f"{tmp_path / target}: cannot be written: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_question_without_an_end_is_interrupted(place: Path) -> None:
+    """In a process of its own, which interrupts itself: one that is not heard would never come back."""
+    code = (
+        "import os, signal, sys, threading, vlm_prep.ask\nfrom vlm_prep.cli import main\n"
+        "threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()\nsys.exit(main(['sql', *sys.argv[1:]]))"
+    )
+    endless = "with recursive t (i) as (select 1 union all select i + 1 from t) select count(*) from t"
+    command = [sys.executable, "-c", code, str(place / "mixes" / "tiny"), endless]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_columns_of_one_name_are_all_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ask(place / "mixes" / "tiny", "select 1 as a, 2 as a, 3 as a_1", capsys)
+    assert rows == [{"a": 1, "a_2": 2, "a_1": 3}]
+    assert prep(["sql", str(place / "mixes" / "tiny"), "select 1 as a, 2 as a"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()][::2] == [["a", "a_1"], ["1", "2"]]
 
 
 @pytest.mark.parametrize(

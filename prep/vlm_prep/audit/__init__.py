@@ -30,6 +30,7 @@ from vlm_prep.audit.findings import (
 from vlm_prep.audit.query_file import Query, query_files, read_query
 from vlm_prep.audit.views import create_audit_views, why_missing
 from vlm_prep.index_files import IndexFiles, find_index
+from vlm_prep.interruptible import answered
 from vlm_prep.safe_sql import lock_to_files
 from vlm_prep.sql_views import create_views
 from vlm_prep.stores import store_at
@@ -98,7 +99,7 @@ def read_queries(folders: Sequence[Path] = ()) -> tuple[list[Query], list[AuditF
             try:
                 if name in queries:
                     raise ConfigError(f"{origin}: {queries[name].origin} has this name already; rename the file")
-                queries[name] = read_query(name, read().decode(), origin=origin, parser=parser)
+                queries[name] = read_query(name, read().decode("utf-8-sig"), origin=origin, parser=parser)
             except ConfigError as error:
                 broken.append(unreadable(name, str(error)))
             except UnicodeDecodeError as error:
@@ -157,7 +158,8 @@ def _ask(index: duckdb.DuckDBPyConnection, query: Query, missing: Mapping[str, s
         return not_run(query, "; ".join(reasons))
     try:
         # On the line of the query's own first line, so that DuckDB's line numbers are those of the file.
-        index.execute(f"create or replace temp table found as {query.sql}", dict(query.thresholds))
+        question = f"create or replace temp table found as {query.sql}"
+        answered(index, lambda: index.execute(question, dict(query.thresholds)))
     except NO_ROOM:
         raise
     except duckdb.Error as error:

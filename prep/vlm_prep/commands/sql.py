@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The exit code."""
     _check_arguments(arguments)
     from vlm_prep.ask import answer_text, ask_index, create_database, describe_index, write_parquet
+    from vlm_prep.staging import writing
     from vlm_prep.verify.targets import copies_for
 
     copies = copies_for(arguments.path, credentials=arguments.credentials)
@@ -52,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "parquet":
         write_parquet(rows, arguments.output)
     elif arguments.output is not None:
-        arguments.output.write_text(answer_text(rows, arguments.format) + "\n", encoding="utf-8")
+        with writing(arguments.output):
+            arguments.output.write_text(answer_text(rows, arguments.format) + "\n", encoding="utf-8")
     else:
         result(answer_text(rows, arguments.format))
     return DONE
