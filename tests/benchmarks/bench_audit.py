@@ -1,8 +1,8 @@
 """Questions to an index of one and five million samples: audit, selection, sql, re-selection; time and peak memory.
 
 The index is synthetic (synthetic_index.py: 1.5 media a sample, copies, near copies), on local disk, in 20 parts; the
-selection is also asked of one in 2,000 parts. Each question runs in a fresh process; its peak is the largest resident
-set. Peers are polars and pandas, asked the same by the code that people write: of exact duplicates the first stays, the
+selection is also asked of one in 2,000 parts, audit and sql of that one as it is and compacted. Each question runs in
+a fresh process; its peak is the largest resident set. Peers are polars and pandas, asked the same by the code that people write: of exact duplicates the first stays, the
 longest conversation counts, what is too long leaves, in the order of ids. They are not in the project's lock: pip or uv
 puts them into the cache (peer_packages.py). Near duplicates have no peer: neither library can ask for them.
 BENCH_SAMPLES names other sizes. Prints one JSON line per figure.
@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmark_set import cache_folder
 from peer_packages import peer_folder
-from synthetic_index import LENGTHS_NAME, NUM_DATASETS, files_of, synthetic_index
+from synthetic_index import LENGTHS_NAME, NUM_DATASETS, compacted_index, files_of, synthetic_index
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_SAMPLES", "1000000,5000000").split(","))
 MANY_PARTS = 2_000
@@ -231,8 +231,12 @@ def main() -> None:
     """Print every figure."""
     for size in SIZES:
         compare(size)
-    many = synthetic_index(min(SIZES), MANY_PARTS)
-    show(f"select near, {min(SIZES):,} samples in {MANY_PARTS:,} parts", run_fresh("select near", many))
+    many, size = synthetic_index(min(SIZES), MANY_PARTS), f"{min(SIZES):,} samples in {MANY_PARTS:,} parts"
+    show(f"select near, {size}", run_fresh("select near", many))
+    compacted = compacted_index(min(SIZES), MANY_PARTS)
+    for way in ("audit", "sql", "sql of two tables"):
+        show(f"{way}, {size}", run_fresh(way, many))
+        show(f"{way}, {size}, compacted", run_fresh(way, compacted))
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         reselect(Path(folder))
 

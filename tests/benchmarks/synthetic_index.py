@@ -7,6 +7,7 @@ phrases, one in twenty a copy. Everything is a function of the seed and the numb
     python tests/benchmarks/synthetic_index.py SAMPLES [PARTS]       makes it and prints its folder
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -212,15 +213,26 @@ def _write_part(database: duckdb.DuckDBPyConnection, root: Path, number: int, nu
     (folder / PART_FILE).write_text(record.as_json())
 
 
+def compacted_index(num_samples: int, num_parts: int) -> Path:
+    """The same index with its tables compacted as well."""
+    once = synthetic_index(num_samples, num_parts)
+    folder = once.with_name(f"{once.name}-compacted")
+    if not folder.exists():
+        staged = folder.with_suffix(".staged")
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.copytree(once, staged, copy_function=os.link)
+        compact(staged)
+        staged.rename(folder)
+    return folder
+
+
 def compact(root: Path) -> None:
-    """Compact the index, table by table as a build does, where that is not done yet."""
+    """Compact the index, table by table as a build does."""
     for layout in sorted(root.glob("*/*")):
         folders = sorted((layout / "parts").iterdir())
         for table in (*TABLES_TO_COMPACT, LENGTHS_NAME, DECODED_NAME):
             hashes = [file_hash(one / (PART_FILE if table in TABLES_TO_COMPACT else table)) for one in folders]
             target = compacted_folder(layout, compaction_name(table, hashes))
-            if target.exists():
-                continue
             record = PartRecord(
                 name=target.name,
                 dataset=layout.parent.name,
