@@ -2,9 +2,10 @@
 
 The index is synthetic (synthetic_index.py: 1.5 media a sample, copies, near copies), on local disk, in 20 parts; the
 selection is also asked of one in 2,000 parts, audit and sql of that one as it is and compacted. Each question runs in
-a fresh process; its peak is the largest resident set. Peers are polars and pandas, asked the same by the code that people write: of exact duplicates the first stays, the
-longest conversation counts, what is too long leaves, in the order of ids. They are not in the project's lock: pip or uv
-puts them into the cache (peer_packages.py). Near duplicates have no peer: neither library can ask for them.
+a fresh process; its peak is the largest resident set. Peers are polars and pandas, asked the same by the code that
+people write: of exact duplicates the first stays, the longest conversation counts, what is too long leaves, in the
+order of ids. They are not in the project's lock: pip or uv puts them into the cache (peer_packages.py). Near duplicates
+have no peer: neither library can ask for them.
 BENCH_SAMPLES names other sizes. Prints one JSON line per figure.
 """
 

@@ -138,6 +138,10 @@ def test_a_wrong_file_is_refused_without_importing_anything_heavy(tmp_path: Path
         ),
         ("[mix]\nname = 'a/b'\n", "run.toml:2: mix.name: expected the name of one folder, got 'a/b'"),
         (
+            "[mix.select]\nfractions = {one = 1.5}\n",
+            "run.toml:2: mix.select.fractions: expected a table of numbers > 0 and <= 1, got {one = 1.5}",
+        ),
+        (
             "[custom]\ntrain_layers = 'Block'\n",
             "run.toml:2: custom.train_layers: expected a list of strings, got 'Block'",
         ),

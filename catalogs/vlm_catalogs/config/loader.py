@@ -78,7 +78,8 @@ class _Reader:
 
     def _read_sources(self, value: object, path: Keys) -> tuple[MixSource, ...]:
         if not isinstance(value, list):
-            self._problems.add(path, f"expected tables, as [[{dotted(path)}]], got {shown(value)}")
+            got = "a table" if isinstance(value, dict) else shown(value)
+            self._problems.add(path, f"expected tables, as [[{dotted(path)}]], got {got}")
             return ()
         return tuple(
             self._read_section(MixSource, table, (*path, number), line=self._problems.line((*path, number)))
