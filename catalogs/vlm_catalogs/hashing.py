@@ -28,6 +28,12 @@ def joined_hash(values: Iterable[object]) -> str:
     return content_hash(b"".join([_field(value) for value in values]))
 
 
+def joined_hashes(values: Iterable[str]) -> list[str]:
+    """``joined_hash([value])`` of every value."""
+    hash_of = xxhash.xxh3_128_hexdigest
+    return [hash_of(_LENGTH(len(text)) + text) for value in values for text in (_encoded(value),)]
+
+
 def order_key(*values: object) -> int:
     """A stable unsigned 64-bit key for seeded choices, such as ``order_key(seed, epoch, dataset, sample_id)``."""
     return xxhash.xxh3_64_intdigest(b"".join(_field(value) for value in values))
@@ -51,8 +57,12 @@ def sample_keys(dataset: str) -> Callable[[str], int]:
 
 
 def _field(value: object) -> bytes:
-    text = str(value).encode("utf-8", "surrogatepass")
+    text = _encoded(str(value))
     return _LENGTH(len(text)) + text
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 _LENGTH = struct.Struct("<I").pack

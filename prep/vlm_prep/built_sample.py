@@ -160,10 +160,15 @@ def _table_row(medium: BuiltMedium) -> str:
     header = medium.header
     if header.kind != "image":
         return json_text.dumps(medium.facts.as_row())
+    size = len(medium.content)
+    return image_row(medium.name, header.format, medium.offset, size, medium.xxh3_128, header.width, header.height)
+
+
+def image_row(name: str, image_format: str, offset: int, size: int, xxh3_128: str, width: int, height: int) -> str:
+    """The text of the row of an image in ``media_table``."""
     return (
-        f'{{"name": "{medium.name}", "kind": "image", "format": "{header.format}", "offset": {medium.offset}, '
-        f'"size": {len(medium.content)}, "xxh3_128": "{medium.xxh3_128}", '
-        f'"width": {header.width}, "height": {header.height}}}'
+        f'{{"name": "{name}", "kind": "image", "format": "{image_format}", "offset": {offset}, '
+        f'"size": {size}, "xxh3_128": "{xxh3_128}", "width": {width}, "height": {height}}}'
     )
 
 

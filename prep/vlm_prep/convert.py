@@ -2,9 +2,10 @@
 
 import gc
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from pathlib import Path
@@ -18,8 +19,9 @@ from vlm_prep.index_tables import IndexTables
 from vlm_prep.mds_shard import ClosedShard, ShardWriter
 from vlm_prep.part_store import PartStore
 from vlm_prep.parts import PlannedPart
+from vlm_prep.plain_run import FEW_SAMPLES, PlainRun
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
-from vlm_prep.readers import read_part
+from vlm_prep.readers import read_part, read_part_in_runs
 from vlm_prep.s3_inputs import fetched_part
 from vlm_prep.source_plan import SourcePlan
 from vlm_prep.staging import writing
@@ -93,16 +95,30 @@ def _stage_part(task: ConvertTask) -> Path:
 
 def _write_samples(task: ConvertTask, folder: Path, tables: IndexTables) -> tuple[ClosedShard, ...]:
     """Write the samples of the part into shards and their rows into ``tables``, whole; the shards."""
-    with ShardWriter(folder, behind=_has_cores_to_spare()) as writer, few_collections():
-        for raw in raw_samples(task):
-            sample = build_sample(raw, task.limits) if isinstance(raw, RawSample) else raw
-            if isinstance(sample, BuiltSample):
-                tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
+    with ShardWriter(folder, behind=_has_cores_to_spare()) as writer, few_collections(), quick_turns():
+        for found in _samples_and_runs(task):
+            if isinstance(found, PlainRun):
+                _keep_run(found, task, writer, tables)
             else:
-                tables.add_rejected(sample)
-            del raw, sample  # up to 256 MiB, not to be held while the next one is read
+                _keep(build_sample(found, task.limits) if isinstance(found, RawSample) else found, task, writer, tables)
+            del found  # up to 256 MiB, not to be held while the next one is read
         tables.write(writer.close())  # while the last shard may still be written
         return writer.finish()
+
+
+def _keep(sample: BuiltSample | RejectedSample, task: ConvertTask, writer: ShardWriter, tables: IndexTables) -> None:
+    if isinstance(sample, BuiltSample):
+        tables.add_kept(sample, writer.write(sample.payloads(task.source.name)))
+    else:
+        tables.add_rejected(sample)
+
+
+def _keep_run(run: PlainRun, task: ConvertTask, writer: ShardWriter, tables: IndexTables) -> None:
+    if len(run) > FEW_SAMPLES:
+        tables.add_run(run, writer.write_run(run.payloads(task.source.name)))
+    else:
+        for sample in run.samples():
+            _keep(sample, task, writer, tables)
 
 
 def _has_cores_to_spare() -> bool:
@@ -112,10 +128,19 @@ def _has_cores_to_spare() -> bool:
 
 def raw_samples(task: ConvertTask) -> Iterator[RawSample | RejectedSample]:
     """The samples of the part, its inputs fetched where they lie elsewhere."""
+    with _fetched(task) as part:
+        yield from read_part(task.source, task.file_format, part, task.limits)
+
+
+def _samples_and_runs(task: ConvertTask) -> Iterator[PlainRun | RawSample | RejectedSample]:
+    with _fetched(task) as part:
+        yield from read_part_in_runs(task.source, task.file_format, part, task.limits)
+
+
+def _fetched(task: ConvertTask) -> AbstractContextManager[PlannedPart]:
     credentials = task.source.credentials_path if isinstance(task.source, I4Source) else None
     scratch = task.scratch / f"fetched-{task.part.name}-{uuid.uuid4().hex[:8]}"
-    with fetched_part(task.part, credentials, scratch) as part:
-        yield from read_part(task.source, task.file_format, part, task.limits)
+    return fetched_part(task.part, credentials, scratch)
 
 
 @contextmanager
@@ -130,6 +155,20 @@ def few_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
+
+
+@contextmanager
+def quick_turns() -> Iterator[None]:
+    """Within it, a thread that waits for the interpreter's lock gets it after half a millisecond, not after five.
+
+    Those that write a shard need it a dozen times for a moment each: waiting for it took them as long as the writing.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _record(task: ConvertTask, folder: Path, tables: IndexTables, shards: tuple[ClosedShard, ...]) -> PartRecord:

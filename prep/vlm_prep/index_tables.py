@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vlm_catalogs.hashing import sample_keys
+from vlm_catalogs.hashing import joined_hashes, sample_keys
 from vlm_catalogs.tables import MEDIA, SAMPLES, TEXTS
 from vlm_prep.built_sample import BuiltMedium, BuiltSample, media_hash
 from vlm_prep.mds_shard import ShardPosition
 from vlm_prep.naming import short_name
+from vlm_prep.plain_run import IMAGE_NAME, PlainRun
 from vlm_prep.raw_sample import RejectedSample
 from vlm_prep.row_groups import Row, RowGroups, TableFile
 
@@ -88,6 +89,56 @@ class IndexTables:
             self._sample_groups += self._samples.take_full()
             self._media_file.write(self._media.take_full())
             self._texts_file.write(self._texts.take_full())
+
+    def add_run(self, run: PlainRun, positions: Sequence[ShardPosition]) -> None:
+        """``add_kept`` of every sample of a run."""
+        num = len(run)
+        self.num_kept += num
+        ids = pa.array(run.sample_ids, pa.string())
+        keys = pa.array([self._key_of(sample_id) for sample_id in run.sample_ids], pa.uint64())
+        same = {"sample_id": ids, "sample_key": keys}
+        self._sample_groups += self._samples.add_columns(
+            num,
+            {
+                **same,
+                "source_uri": run.source_uri,
+                "member": run.members,
+                "byte_offset": run.byte_offsets,
+                "status": "kept",
+                "num_turns": run.num_turns,
+                "num_images": 1,
+                "num_videos": 0,
+                "num_alternatives": 1,
+                "text_chars": run.text_chars,
+                "text_hash": run.text_hashes,
+                "media_hash": joined_hashes(run.hashes),
+                "shard": [position.shard for position in positions],
+                "index_in_shard": [position.index for position in positions],
+            },
+        )
+        media = self._media.add_columns(
+            num,
+            {
+                **same,
+                "position": 0,
+                "name": IMAGE_NAME,
+                "source_name": list(map(short_name, run.source_names)),
+                "kind": "image",
+                "format": run.formats,
+                "bytes": list(map(len, run.contents)),
+                "width": run.widths,
+                "height": run.heights,
+                "mode": run.modes,
+                "orientation": run.orientations,
+                "animated": False,
+                "referenced": True,
+                "xxh3_128": run.hashes,
+            },
+        )
+        self._media_file.write(media)
+        columns = {**same, "messages": run.messages, "alternatives": "[]"}
+        sizes = [len(text) + len("[]") for text in run.messages]
+        self._texts_file.write(self._texts.add_columns(num, columns, sizes=sizes))
 
     def write(self, offsets: Sequence[Sequence[int]]) -> None:
         """Write what is left, and the byte ranges of samples from the offsets of each shard. Raises StorageError."""

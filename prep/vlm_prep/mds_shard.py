@@ -6,30 +6,28 @@ sample is a uint32 length for each column, then the columns' payloads, in alphab
 ``writev``, so that media in memory-mapped files are never copied.
 """
 
-import mmap
-import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from vlm_catalogs import json_text
-from vlm_catalogs.errors import DataError, StorageError
+from vlm_catalogs.errors import DataError
 from vlm_catalogs.frozen_by_types import frozen_by_types
-from vlm_catalogs.hashing import content_hash
 from vlm_catalogs.layout import shard_name
 from vlm_catalogs.sample import MDS_COLUMNS
+from vlm_prep.shard_file import Buffer, ShardFiles
 
-Buffer = bytes | memoryview
 Payload = Buffer | Sequence[Buffer]
 """One column of one sample as it stands in the file: one buffer, or several that follow each other."""
 
 COLUMN_NAMES = tuple(sorted(MDS_COLUMNS))
 """The order in which ``ShardWriter.write`` takes the payloads."""
+
+MEDIA = COLUMN_NAMES.index("media")
 
 LENGTHS = struct.Struct(f"<{len(COLUMN_NAMES)}I")
 """What a sample begins with: the bytes of each column."""
@@ -37,10 +35,6 @@ LENGTHS = struct.Struct(f"<{len(COLUMN_NAMES)}I")
 SIZE_LIMIT = 1 << 26
 MAX_SHARD_BYTES = (1 << 32) - 1
 """Offsets are uint32."""
-SHARDS_IN_CACHE = 2
-"""Of how many shards, of those written last, the pages stay in the system's cache."""
-MAX_BUFFERS = 1024
-"""How many the system takes in one ``writev`` (IOV_MAX)."""
 
 
 @frozen_by_types
@@ -77,6 +71,7 @@ class ShardWriter:
     def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT, behind: bool = False) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards") if behind else None
+        self._files = ShardFiles(max_direct_bytes=size_limit)
         self._size_limit = size_limit
         self._header = json_text.dumps(dict(sorted(shard_config(size_limit).items()))).encode()
         self._hashes: list[Future[str]] = []
@@ -91,6 +86,7 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=True)
+        self._files.close()
 
     def write(self, columns: Sequence[Payload]) -> ShardPosition:
         """The position of the sample whose payloads, in the order of COLUMN_NAMES, are ``columns``.
@@ -103,15 +99,34 @@ class ShardWriter:
         size = LENGTHS.size + sum(lengths)
         if len(self._header) + 12 + size > MAX_SHARD_BYTES:
             raise DataError(f"a sample of {size:,} bytes: an MDS shard holds at most {MAX_SHARD_BYTES:,}")
-        if self._sizes and self._file_bytes + size + 4 > self._size_limit:
-            self._close_shard()
-        self._file_bytes += size + 4
-        self._sizes.append(size)
+        self._make_room(size)
         self._add_buffers(LENGTHS.pack(*lengths), columns)
         position = ShardPosition(len(self._closed), len(self._sizes) - 1)
         if self._file_bytes >= self._size_limit:  # nothing more fits; a large sample need not wait in memory
             self._close_shard()
         return position
+
+    def write_run(self, columns: Sequence[Sequence[Buffer]]) -> list[ShardPosition]:
+        """``write`` of many samples, column by column, each payload one buffer of at most ``size_limit`` bytes."""
+        lengths = [list(map(len, column)) for column in columns]
+        sizes = [LENGTHS.size + payloads for payloads in map(sum, zip(*lengths, strict=True))]
+        before = map(b"".join, zip(map(LENGTHS.pack, *lengths), *columns[:MEDIA], strict=True))
+        after = map(b"".join, zip(*columns[MEDIA + 1 :], strict=True))
+        positions = []
+        for size, begin, medium, end in zip(sizes, before, columns[MEDIA], after, strict=True):
+            self._make_room(size)
+            self._texts.append(begin)
+            self._buffers += (b"".join(self._texts), medium)
+            self._texts[:] = [end]
+            positions.append(ShardPosition(len(self._closed), len(self._sizes) - 1))
+        return positions
+
+    def _make_room(self, size: int) -> None:
+        """Have the shard begun that holds the next sample, of ``size`` bytes."""
+        if self._sizes and self._file_bytes + size + 4 > self._size_limit:
+            self._close_shard()
+        self._file_bytes += size + 4
+        self._sizes.append(size)
 
     def _add_buffers(self, lengths: bytes, columns: Sequence[Payload]) -> None:
         """Keep one sample's bytes. Texts that follow each other, those of the next sample too, become one buffer, since
@@ -137,7 +152,7 @@ class ShardWriter:
     def finish(self) -> tuple[ClosedShard, ...]:
         """All shards, the last one written; none when no sample was written. Raises StorageError."""
         self.close()
-        return tuple(
+        shards = tuple(
             ClosedShard(
                 name=path.name,
                 bytes=offsets[-1],
@@ -147,6 +162,9 @@ class ShardWriter:
             )
             for (path, offsets), xxh3_128 in zip(self._closed, self._hashes, strict=True)
         )
+        self._files.finish()
+        self._files.close()
+        return shards
 
     def _start_shard(self) -> None:
         self._buffers: list[Buffer] = []
@@ -167,13 +185,11 @@ class ShardWriter:
         """Write a shard, or have it written when those before it are. Raises StorageError, also for the one before."""
         if self._hashes:
             self._hashes[-1].result()
-        if len(self._closed) >= SHARDS_IN_CACHE:
-            _let_go(self._closed[-SHARDS_IN_CACHE][0])
         if self._thread is not None and num_bytes <= self._size_limit:
-            self._hashes.append(self._thread.submit(_write_file, path, buffers, num_bytes=num_bytes))
+            self._hashes.append(self._thread.submit(self._files.write, path, buffers, num_bytes=num_bytes))
         else:
             self._hashes.append(Future())
-            self._hashes[-1].set_result(_write_file(path, buffers, num_bytes=num_bytes))
+            self._hashes[-1].set_result(self._files.write(path, buffers, num_bytes=num_bytes))
 
 
 def shard_config(size_limit: int = SIZE_LIMIT) -> dict[str, Any]:
@@ -204,54 +220,3 @@ def _num_bytes(payload: Payload) -> int:
 
 def _as_buffers(payload: Payload) -> Sequence[Buffer]:
     return (payload,) if isinstance(payload, (bytes, memoryview)) else payload
-
-
-def _write_file(path: Path, buffers: list[Buffer], *, num_bytes: int) -> str:
-    """The xxh3_128 of the new file that holds ``buffers``. Raises StorageError; an existing file is never touched."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            for batch in _batches(buffers):
-                _write_all(descriptor, batch)
-            with mmap.mmap(descriptor, num_bytes, access=mmap.ACCESS_READ) as map_, memoryview(map_) as content:
-                xxh3_128 = content_hash(content)  # in one call: no wait for the interpreter's lock in between
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it out, and waits for nothing
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot write {num_bytes:,} bytes: {error.strerror}") from error
-    return xxh3_128
-
-
-def _let_go(path: Path) -> None:
-    """Take a shard's pages that are on the disk by now out of the system's cache.
-
-    Whoever reads it next does so after the whole build. Its pages then serve the shards to come: a system that has to
-    find gigabytes of fresh ones takes longer for that than for the copying, and forgets what other programs read.
-    """
-    with suppress(OSError):  # advice: the shard is whole without it
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
-def _batches(buffers: Iterable[Buffer]) -> Iterator[list[Buffer]]:
-    filled = [buffer for buffer in buffers if len(buffer)]
-    for begin in range(0, len(filled), MAX_BUFFERS):
-        yield filled[begin : begin + MAX_BUFFERS]
-
-
-def _write_all(descriptor: int, buffers: list[Buffer]) -> None:
-    """Write all of ``buffers``, however little the system takes at a time."""
-    num_bytes = sum([len(buffer) for buffer in buffers])
-    while buffers:
-        written = os.writev(descriptor, buffers)
-        if written == num_bytes:
-            return
-        num_bytes -= written
-        while buffers and written >= len(buffers[0]):
-            written -= len(buffers.pop(0))
-        if written:
-            buffers[0] = memoryview(buffers[0])[written:]

@@ -1,7 +1,9 @@
 """Rows on their way into a Parquet file, so many at a time that memory stays bounded: the same rows, the same bytes."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,41 @@ class RowGroups:
         self._num_rows += len(rows)
         if len(self._rows) >= ROWS_AT_ONCE:
             self._make_block()
+
+    def add_columns(
+        self, num_rows: int, columns: Mapping[str, Any], *, sizes: Sequence[int] = ()
+    ) -> Iterator[pa.Table]:
+        """Add rows by columns: an array, a list, or one value that all rows have; None in columns that are not given.
+
+        Gives the groups that are full. ``sizes``: of each row, what it adds to ``num_bytes``.
+        """
+        if self._rows:
+            self._make_block()
+        arrays = [self._column(field, num_rows, columns.get(field.name)) for field in self._schema]
+        block = pa.Table.from_arrays(arrays, schema=self._schema)
+        for begin, end in self._cuts(num_rows, sizes):
+            self._blocks.append(block.slice(begin, end - begin))
+            self._num_rows += end - begin
+            self.num_bytes += sum(sizes[begin:end])
+            yield from self.take_full()
+
+    def _column(self, field: pa.Field, num_rows: int, value: Any) -> pa.Array:
+        if isinstance(value, pa.Array):
+            return value
+        if isinstance(value, (list, tuple)):
+            return pa.array(value, field.type)
+        return pa.repeat(pa.scalar(self._same.get(field.name, value), field.type), num_rows)
+
+    def _cuts(self, num_rows: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Ranges of so many rows, cut behind each row that ends a group; each is added before the next is asked for."""
+        begin = 0
+        while begin < num_rows:
+            end = min(num_rows, begin + ROW_GROUP_ROWS - self._num_rows)
+            room = ROW_GROUP_BYTES - self.num_bytes
+            if sum(sizes[begin:end]) >= room:
+                end = begin + bisect_left(list(accumulate(sizes[begin:end])), room) + 1
+            yield begin, end
+            begin = end
 
     @property
     def is_full(self) -> bool:

@@ -22,6 +22,11 @@ class UnsafePickle(ValueError):
     """A pickle that asks for more than plain data; the message names what was refused."""
 
 
+def is_pickle(name: str) -> bool:
+    """Does a file of this name hold a pickle?"""
+    return name.lower().endswith((".pkl", ".pickle"))
+
+
 def load_media_dict(content: bytes | memoryview) -> dict[str, memoryview]:
     """Media name -> encoded file, as slices of ``content`` where it stands there in one piece.
 

@@ -78,6 +78,10 @@ class MemberTable(NamedTuple):
     offsets: list[int]
     sizes: list[int]
 
+    def member(self, number: int) -> TarMember:
+        """One of them."""
+        return TarMember(self.names[number], self.offsets[number], self.sizes[number])
+
 
 def read_member_table(buffer: memoryview, *, tar: str = "tar") -> MemberTable:
     """All that ``read_members`` gives. Raises DataError as it does."""

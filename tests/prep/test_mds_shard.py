@@ -1,9 +1,12 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
 from vlm_catalogs.hashing import file_hash
 from vlm_catalogs.sample import MDS_COLUMNS
-from vlm_prep import mds_shard
+from vlm_prep import shard_file
 from vlm_prep.mds_shard import COLUMN_NAMES, ClosedShard, Payload, ShardWriter, shard_index_entry
 
 Row = dict[str, Any]
@@ -39,6 +42,14 @@ def as_columns(row: Row) -> list[Payload]:
         return (value if MDS_COLUMNS[name] == "str" else json_text.dumps(value)).encode()
 
     return [encoded(name) for name in COLUMN_NAMES]
+
+
+@pytest.fixture(params=["through the cache", "direct"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How files get to the disk, whatever their size."""
+    if request.param == "direct":
+        monkeypatch.setattr(shard_file, "DIRECT_BYTES", 0)
+    return str(request.param)
 
 
 def write_directly(folder: Path, rows: list[Row], *, size_limit: int, behind: bool = False) -> tuple[ClosedShard, ...]:
@@ -184,7 +195,7 @@ def test_a_write_behind_that_fails_is_an_error_of_the_next_shard(tmp_path: Path)
 def test_a_write_behind_has_ended_when_the_writer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = os.writev
 
-    def write_slowly(descriptor: int, buffers: list[mds_shard.Buffer]) -> int:
+    def write_slowly(descriptor: int, buffers: list[shard_file.Buffer]) -> int:
         time.sleep(0.2)
         return slow(descriptor, buffers)
 
@@ -218,14 +229,63 @@ def test_a_write_that_fails_midway_is_a_storage_error_that_names_file_and_bytes(
 
 
 def test_partial_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_at_most_1000(descriptor: int, buffers: list[mds_shard.Buffer]) -> int:
+    def write_at_most_1000(descriptor: int, buffers: list[shard_file.Buffer]) -> int:
         return os.write(descriptor, b"".join(buffers)[:1000])
 
     rows = [made_row(number, media=os.urandom(1700)) for number in range(3)]
     whole = write_directly(tmp_path / "whole", rows, size_limit=1 << 20)
+
+    def write_at_most_a_block(descriptor: int, content: memoryview, offset: int) -> int:
+        return os.lseek(descriptor, offset, os.SEEK_SET) * 0 + os.write(descriptor, content[:4096])
+
     monkeypatch.setattr(os, "writev", write_at_most_1000)
+    monkeypatch.setattr(os, "pwrite", write_at_most_a_block)
     assert write_directly(tmp_path / "pieces", rows, size_limit=1 << 20) == whole
     assert file_hash(tmp_path / "pieces/shard.00000.mds") == whole[0].xxh3_128
+
+
+@pytest.mark.parametrize("file_system", ["ramfs", "tmpfs"])
+def test_of_file_systems_with_and_without_direct_writes(tmp_path: Path, file_system: str) -> None:
+    rows = [made_row(number, media=os.urandom(30_000)) for number in range(9)]
+    expected = write_directly(tmp_path / "expected", rows, size_limit=1 << 17)
+    with mounted(tmp_path / "disk", file_system) as disk:
+        assert write_directly(disk / "shards", rows, size_limit=1 << 17, behind=True) == expected
+        assert [file_hash(disk / "shards" / shard.name) for shard in expected] == [one.xxh3_128 for one in expected]
+
+
+def test_a_disk_that_fills_up_in_mid_shard_is_a_storage_error(tmp_path: Path) -> None:
+    rows = [made_row(number, media=os.urandom(30_000)) for number in range(9)]
+    with mounted(tmp_path / "disk", "tmpfs", "size=200k") as disk:
+        for behind in (False, True):
+            with pytest.raises(StorageError, match=r"shard\.00001\.mds: cannot write [\d,]+ bytes: No space left"):
+                write_directly(disk / f"shards {behind}", rows, size_limit=1 << 17, behind=behind)
+            shutil.rmtree(disk / f"shards {behind}")
+
+
+@contextmanager
+def mounted(folder: Path, file_system: str, *options: str) -> Iterator[Path]:
+    """A file system of its own."""
+    folder.mkdir()
+    command = ["mount", "-t", file_system, *[f"-o{option}" for option in options], file_system, folder]
+    if subprocess.run(command, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_run_is_written_as_its_samples_one_by_one(tmp_path: Path) -> None:
+    rows = [as_columns(made_row(number, media=os.urandom(300 + 7 * number))) for number in range(50)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one_by_one, in_runs = (ShardWriter(tmp_path / name, size_limit=4096) for name in "ab")
+    expected = [one_by_one.write(row) for row in rows]
+    positions = [in_runs.write(rows[0])]
+    positions += in_runs.write_run(list(zip(*rows[1:40], strict=True)))  # type: ignore[arg-type]
+    positions += [in_runs.write(row) for row in rows[40:]]
+    assert positions == expected
+    assert in_runs.finish() == one_by_one.finish()
 
 
 def test_the_writer_imports_neither_streaming_nor_torch() -> None:

@@ -1,22 +1,26 @@
 """Conversion takes short cuts for what is ordinary: they give, byte for byte, the part that the careful ways give."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.staged_parts import stage_alone
 
 from vlm_catalogs.source import FileSource, I4Source, Source
-from vlm_prep import built_sample, conversation, image_header
+from vlm_prep import built_sample, conversation, convert, image_header, plain_run, row_groups
 from vlm_prep.i4_inputs import plan_i4
+from vlm_prep.mds_shard import ShardWriter
 from vlm_prep.raw_sample import Limits
-from vlm_prep.readers import file_rows, i4, plan_files
+from vlm_prep.readers import file_rows, i4, i4_runs, plan_files
 from vlm_prep.tar_members import _TarReader
 
 DEMO = Path(__file__).parents[1] / "demo_data"
@@ -29,6 +33,7 @@ def careful_ways() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_TarReader, "_members_ahead", lambda self: ([], []))
         patch.setattr(i4, "_common_names", lambda tars: None)
+        patch.setattr(i4, "read_run", lambda *_, **__: None)
         for module in (i4, file_rows):
             patch.setattr(module, "read_plain_record", lambda text: None)
         patch.setattr(conversation, "read_plainly", lambda messages: None)
@@ -53,12 +58,22 @@ def converted(source: Source, folder: Path, max_sample_bytes: int = 1 << 20) -> 
     return files
 
 
+@contextmanager
+def runs_of_any_length() -> Iterator[None]:
+    """Within it, plain samples are kept in columns however few follow each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "FEW_SAMPLES", 0)
+        yield
+
+
 def assert_same(source: Source, folder: Path) -> dict[str, bytes]:
-    """The converted parts, the same both ways."""
+    """The converted parts, the same all ways."""
     quick = converted(source, folder / "converted")
+    with runs_of_any_length():
+        in_runs = converted(source, folder / "converted")
     with careful_ways():
         careful = converted(source, folder / "converted")
-    assert quick == careful
+    assert quick == in_runs == careful
     return quick
 
 
@@ -165,4 +180,39 @@ def test_of_what_is_nearly_plain(tmp_path: Path, write_i4: Callable[..., I4Sourc
     }
     texts = [(f"{name}.json", text) for name, (text, _, _) in samples.items()]
     pictures = [(name + suffix, content) for name, (_, suffix, content) in samples.items()]
+    assert_same(write_i4({"texts": {TAR: texts}, "media": {TAR: pictures}}), tmp_path)
+
+
+@pytest.mark.parametrize(("rows", "num_bytes"), [(7, 1 << 26), (1000, 2000), (10, 2000)])
+def test_of_runs_that_end_in_mid_shard_and_row_group(
+    tmp_path: Path,
+    write_i4: Callable[..., I4Source],
+    small: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    num_bytes: int,
+) -> None:
+    texts, pictures = [], []
+    for number in range(90):
+        is_plain = number % 37 or not number
+        texts.append((f"{number}.json", small.asking("image_0", text="x" * (number * 7 % 300))))
+        pictures.append((f"{number}.png", small.picture("red", size=(1 + number, 5)) if is_plain else b"no picture"))
+    source = write_i4({"texts": {TAR: texts}, "media": {TAR: pictures}})
+    monkeypatch.setattr(row_groups, "ROW_GROUP_ROWS", rows)
+    monkeypatch.setattr(row_groups, "ROW_GROUP_BYTES", num_bytes)
+    monkeypatch.setattr(i4_runs, "RUN_SAMPLES", 24)
+    monkeypatch.setattr(convert, "ShardWriter", partial(ShardWriter, size_limit=5000))
+    files = assert_same(source, tmp_path)
+    assert sum(path.endswith(".mds") for path in files) > 5
+    texts_file = io.BytesIO(next(content for path, content in files.items() if path.endswith("texts.parquet")))
+    assert pq.ParquetFile(texts_file).num_row_groups > 5
+
+
+def test_of_large_texts_and_pictures(
+    tmp_path: Path, write_i4: Callable[..., I4Source], small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_run, "MAX_TEXT_BYTES", 300)
+    monkeypatch.setattr(plain_run, "MAX_MEDIUM_BYTES", 2000)
+    texts = [(f"{number}.json", small.asking("image_0", text="x" * 20 * number)) for number in range(20)]
+    pictures = [(f"{number}.png", small.picture("red") + bytes(700 * (number % 5))) for number in range(20)]
     assert_same(write_i4({"texts": {TAR: texts}, "media": {TAR: pictures}}), tmp_path)

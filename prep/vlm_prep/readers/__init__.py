@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from vlm_catalogs.source import FileSource, I4Source, Source
 from vlm_prep.parts import PlannedPart
+from vlm_prep.plain_run import PlainRun
 from vlm_prep.raw_sample import Limits, RawSample, RejectedSample
 from vlm_prep.readers import arrow, i4, jsonl, llava, mds, parquet, webdataset
 from vlm_prep.source_format import find_files
@@ -52,3 +53,12 @@ def read_part(
         case "jsonl":
             return jsonl.read_part(source, part.inputs, limits)
     return llava.read_part(source, part.inputs, limits)
+
+
+def read_part_in_runs(
+    source: Source, file_format: str, part: PlannedPart, limits: Limits
+) -> Iterator[PlainRun | RawSample | RejectedSample]:
+    """As ``read_part``, but plain samples together where many may follow each other."""
+    if isinstance(source, I4Source):
+        return i4.read_part_in_runs(source, part.inputs, limits)
+    return read_part(source, file_format, part, limits)

@@ -2,18 +2,20 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, groupby, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vlm_catalogs import json_text
 from vlm_catalogs.source import I4Source
 from vlm_prep.content_ids import map_file
 from vlm_prep.conversation import Record, Rejected, RejectSample, read_plain_record, read_record
 from vlm_prep.parts import PartInput
+from vlm_prep.plain_run import PlainRun
 from vlm_prep.raw_sample import Limits, Origin, RawSample, RejectedSample
+from vlm_prep.readers.i4_runs import Pairs, read_run
 from vlm_prep.reasons import (
     DUPLICATE_MEMBER,
     MEDIA_NAME_COLLISION,
@@ -24,10 +26,8 @@ from vlm_prep.reasons import (
     UNREADABLE_PICKLE,
     UNSAFE_PICKLE,
 )
-from vlm_prep.safe_pickle import UnsafePickle, load_media_dict
+from vlm_prep.safe_pickle import UnsafePickle, is_pickle, load_media_dict
 from vlm_prep.tar_members import TarMember, read_member_table
-
-PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 
 class Found(NamedTuple):
@@ -47,18 +47,41 @@ Members = dict[str, list[Found]]
 """Sample name -> members of that name in one tar, in order."""
 
 
+Pair = TypeVar("Pair")
+
+
 def read_part(source: I4Source, inputs: Sequence[PartInput], limits: Limits) -> Iterator[RawSample | RejectedSample]:
     """The samples of some data_list entries: in the order of the first text tar, then what has no text.
 
     Raises DataError for a tar that is cut short or damaged, with its path and byte offset.
     """
+    return _read_entries(source, inputs, limits, _read_pairs)
+
+
+def read_part_in_runs(
+    source: I4Source, inputs: Sequence[PartInput], limits: Limits
+) -> Iterator[PlainRun | RawSample | RejectedSample]:
+    """As ``read_part``, but plain samples that follow each other come together."""
+    return _read_entries(source, inputs, limits, _read_pairs_in_runs)
+
+
+def _read_entries(
+    source: I4Source,
+    inputs: Sequence[PartInput],
+    limits: Limits,
+    read_pairs: Callable[[Pairs, Limits], Iterator[Pair]],
+) -> Iterator[Pair | RawSample | RejectedSample]:
     for entry, tars in groupby(inputs, key=lambda part_input: part_input.entry):
-        yield from _read_entry(source, entry, list(tars), limits)
+        yield from _read_entry(source, entry, list(tars), limits, read_pairs)
 
 
 def _read_entry(
-    source: I4Source, entry: str, tars: list[PartInput], limits: Limits
-) -> Iterator[RawSample | RejectedSample]:
+    source: I4Source,
+    entry: str,
+    tars: list[PartInput],
+    limits: Limits,
+    read_pairs: Callable[[Pairs, Limits], Iterator[Pair]],
+) -> Iterator[Pair | RawSample | RejectedSample]:
     contents = {tar.key: _TarContent(tar) for tar in tars}
     names = _common_names(contents.values())
     if names is None:
@@ -68,12 +91,14 @@ def _read_entry(
     texts = [contents[key] for key in source.text_keys]
     media = [contents[key] for key in source.media_keys if key in contents]
     prefix = entry.removesuffix(".tar") + "/"
+    sample_ids = [prefix + name for name in names]
     if len(texts) == len(media) == 1:
-        yield from _read_pairs(prefix, names, texts[0], media[0], limits)
+        sides = [(side.tar, side.content, side.members) for side in (*texts, *media)]
+        yield from read_pairs(Pairs(sample_ids, *sides[0], *sides[1]), limits)
         return
     of_texts, of_media = (_side_by_side([content.found() for content in side]) for side in (texts, media))
-    for name, of_text, of_medium in zip(names, of_texts, of_media, strict=False):
-        yield _read_sample(prefix + name, of_text, of_medium, limits)
+    for sample_id, of_text, of_medium in zip(sample_ids, of_texts, of_media, strict=False):
+        yield _read_sample(sample_id, of_text, of_medium, limits)
 
 
 class _TarContent:
@@ -89,26 +114,24 @@ class _TarContent:
         return list(map(Found, repeat(self.tar), repeat(self.content), map(TarMember, *self.members)))
 
 
-def _read_pairs(
-    prefix: str, names: list[str], texts: _TarContent, media: _TarContent, limits: Limits
-) -> Iterator[RawSample | RejectedSample]:
-    """The samples of an ordinary entry of one text tar and one media tar, as ``_read_sample`` gives them.
+def _read_pairs(pairs: Pairs, limits: Limits) -> Iterator[RawSample | RejectedSample]:
+    """The samples of an ordinary entry of one text tar and one media tar."""
+    return (_read_pair(pairs, number, limits) for number in range(len(pairs.sample_ids)))
 
-    A plain conversation about a bare medium, as nearly every sample is, is read here, without objects for its members.
-    """
-    tar_name, content, text_content, limit = texts.tar.name, media.content, texts.content, limits.max_sample_bytes
-    for name, text, text_begin, text_size, medium, begin, size in zip(
-        names, *texts.members, *media.members, strict=True
-    ):
-        if text_size + size <= limit and not medium.lower().endswith(PICKLE_SUFFIXES):
-            record = read_plain_record(text_content[text_begin : text_begin + text_size])
-            if record is not None:
-                origin = Origin(prefix + name, tar_name, text, text_begin)
-                yield RawSample(origin, record, {medium.rpartition("/")[2]: content[begin : begin + size]}, True)
-                continue
-        of_text = Found(texts.tar, text_content, TarMember(text, text_begin, text_size))
-        of_medium = Found(media.tar, content, TarMember(medium, begin, size))
-        yield _read_sample(prefix + name, (of_text,), (of_medium,), limits)
+
+def _read_pairs_in_runs(pairs: Pairs, limits: Limits) -> Iterator[PlainRun | RawSample | RejectedSample]:
+    """The same, plain ones together."""
+    number = 0
+    while number < len(pairs.sample_ids):
+        run = read_run(pairs, number, max_sample_bytes=limits.max_sample_bytes)
+        yield run or _read_pair(pairs, number, limits)
+        number += len(run) if run else 1
+
+
+def _read_pair(pairs: Pairs, number: int, limits: Limits) -> RawSample | RejectedSample:
+    of_text = Found(pairs.text_tar, pairs.text_content, pairs.texts.member(number))
+    of_medium = Found(pairs.media_tar, pairs.media_content, pairs.media.member(number))
+    return _read_sample(pairs.sample_ids[number], (of_text,), (of_medium,), limits)
 
 
 def _common_names(tars: Iterable[_TarContent]) -> list[str] | None:
@@ -277,7 +300,7 @@ def _media_dict(members: Sequence[Found]) -> tuple[Mapping[str, bytes | memoryvi
 
 def _member_media(found: Found) -> tuple[Mapping[str, bytes | memoryview], bool]:
     name = found.member.name
-    if not name.lower().endswith(PICKLE_SUFFIXES):
+    if not is_pickle(name):
         return {name.rpartition("/")[2]: found.payload}, True
     try:
         return load_media_dict(found.payload), False
