@@ -270,6 +270,11 @@ def is_remote(name: str) -> bool:
     return name.lower().startswith(("http://", "https://", "s3://", "gs://", "ftp://"))
 
 
+def is_web(name: str) -> bool:
+    """Is this medium named by an http(s) URL?"""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def _shown(value: Any) -> str:
     return f"{type(value).__name__} {str(value)[:60]!r}"
 

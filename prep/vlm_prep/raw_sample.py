@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from vlm_catalogs.config.sections import MixSection
 from vlm_catalogs.frozen_by_types import frozen_by_types
 from vlm_prep.conversation import Record, Rejected
+
+if TYPE_CHECKING:
+    from vlm_catalogs.config.sections import MixSection
 
 
 @frozen_by_types
@@ -55,7 +58,7 @@ class Limits:
     """Hosts that they may come from although their addresses are not public."""
 
     @staticmethod
-    def from_settings(mix: MixSection) -> "Limits":
+    def from_settings(mix: "MixSection") -> "Limits":
         """The limits of ``[mix]``."""
         return Limits(
             max_sample_bytes=min(mix.max_sample_bytes, MAX_STORABLE_BYTES),

@@ -45,11 +45,6 @@ class _Target:
     """The URL without its query, which may hold a signature."""
 
 
-def is_web(name: str) -> bool:
-    """Is this medium named by an http(s) URL?"""
-    return name.lower().startswith(("http://", "https://"))
-
-
 def fetch(url: str, *, max_bytes: int, private_hosts: Collection[str] = ()) -> bytes:
     """The bytes at ``url``, which are at most ``max_bytes``.
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 from vlm_catalogs.errors import StorageError
-from vlm_prep.conversation import RejectSample, is_remote
+from vlm_prep.conversation import RejectSample, is_remote, is_web
 from vlm_prep.naming import short_name
 from vlm_prep.raw_sample import Limits
 from vlm_prep.reasons import MEDIA_OUTSIDE_ROOT, MEDIA_UNREADABLE, MISSING_MEDIA, REMOTE_MEDIA, SAMPLE_TOO_LARGE
-from vlm_prep.web_media import fetch, is_web
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,8 @@ def load_media(names: Sequence[str], folder: MediaFolder, limits: Limits, *, max
         if name in paths:
             contents[name] = _read(paths[name])
         elif is_remote(name) and name not in contents:
+            from vlm_prep.web_media import fetch  # urllib3 is a tenth of all imports
+
             contents[name] = fetch(name, max_bytes=room, private_hosts=limits.fetch_private_hosts)
             room -= len(contents[name])
         elif name not in contents:
