@@ -163,9 +163,10 @@ def _with_byte_ranges(samples: pa.Table, offsets: Sequence[Sequence[int]]) -> pa
     """The rows with the byte ranges of samples in their shards; null for those that stand in none."""
     starts = np.cumsum([0, *map(len, offsets)])  # where each shard's begin among all offsets
     ends = np.array([offset for of_shard in offsets for offset in of_shard] or [0, 0], np.int64)
-    shard, index = (samples[name].combine_chunks() for name in ("shard", "index_in_shard"))
-    is_rejected = shard.is_null().to_numpy(zero_copy_only=False)
-    places = starts[shard.fill_null(0).to_numpy()] + index.fill_null(0).to_numpy()
+    shard, index = (samples[name].to_numpy() for name in ("shard", "index_in_shard"))  # nan for null
+    is_rejected = np.isnan(shard)  # numpy's: pyarrow's takes a tenth of a second to be imported
+    shard, index = (np.nan_to_num(column).astype(np.int64) for column in (shard, index))
+    places = starts[shard] + index
     for name, column in zip(BYTE_RANGE, (ends[places], ends[places + 1]), strict=True):
         samples = samples.append_column(name, pa.array(column, pa.int64(), mask=is_rejected))
     return samples.select(SAMPLES.names)

@@ -71,7 +71,7 @@ class ShardWriter:
     def __init__(self, folder: Path, *, size_limit: int = SIZE_LIMIT, behind: bool = False) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shards") if behind else None
-        self._files = ShardFiles(max_direct_bytes=size_limit)
+        self._files = ShardFiles()
         self._size_limit = size_limit
         self._header = json_text.dumps(dict(sorted(shard_config(size_limit).items()))).encode()
         self._hashes: list[Future[str]] = []

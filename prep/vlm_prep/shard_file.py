@@ -4,13 +4,14 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+import xxhash
+
 from vlm_catalogs.errors import StorageError
-from vlm_catalogs.hashing import content_hash
 
 Buffer = bytes | memoryview
 
@@ -18,175 +19,176 @@ MAX_BUFFERS = 1024
 """How many the system takes in one ``writev`` (IOV_MAX)."""
 BLOCK_BYTES = 4096
 """What direct writes are aligned to: as much as any disk asks for."""
-DIRECT_BYTES = 1 << 23
-"""Smaller files are left to the page cache: to wait for the disk costs more than pages for them."""
-NUM_MEMORIES = 2
-"""One is filled while what is in the other goes to the disk."""
-FILES_IN_CACHE = 2
-"""Of how many files, of those written last, the pages stay in the page cache, where they get there."""
+PIECE_BYTES = 1 << 24
+"""So much of a file is put together at a time."""
+NUM_PIECES = 3
+"""So many are on their way to the disk at most."""
 
 
 class ShardFiles:
     """Writes files, one after the other; nothing is synced.
 
-    A file is put together and hashed in memory that is used again, and goes from there to the disk, for which a thread
-    waits: new pages of the page cache cost more than that copy, on a virtual machine whose host takes back free memory
-    up to eight times as much. Each step is a few calls, which leave the interpreter's lock to others.
+    Pieces of a file are put together and hashed in memory that is used again and again, and go from there to the disk,
+    for which a thread waits: new pages of the page cache would cost more than that copy, on a virtual machine whose
+    host takes back free memory up to eight times as much. Each step is a few calls, which leave the interpreter's lock
+    to others.
     """
 
-    def __init__(self, *, max_direct_bytes: int) -> None:
-        """``max_direct_bytes``: of each memory. Larger files go through the page cache."""
-        self._max_direct_bytes = max_direct_bytes
+    def __init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="shards to disk")
-        self._memories: list[_Memory] = []
+        self._pieces: list[_Piece] = []
         """The one that was filled last stands last."""
-        self._cached: list[Path] = []
+        self._ends: list[Future[None]] = []
 
-    def write(self, path: Path, buffers: Sequence[Buffer], *, num_bytes: int) -> str:
+    def write(self, path: Path, buffers: Iterable[Buffer], *, num_bytes: int) -> str:
         """The xxh3_128 of the new file that holds ``buffers`` and that may still be on its way to the disk.
 
         Raises StorageError, also for a file before. An existing file is never touched.
         """
-        if not DIRECT_BYTES <= num_bytes <= self._max_direct_bytes:
-            return self._write_through_cache(path, buffers, num_bytes)
-        memory = self._next_memory()
-        with _writing(path, num_bytes):
-            content = memory.filled(buffers)
-            descriptor = _new_file(path)
-        memory.under_way = self._disk.submit(_write_whole, path, descriptor, content, num_bytes)
-        return content_hash(content[:num_bytes])
+        file = _NewFile(path, num_bytes)
+        digest = xxhash.xxh3_128()
+        offset = 0
+        try:
+            for some in _cut(buffers, PIECE_BYTES):
+                with file.storing():
+                    piece = self._next_piece()
+                    size = piece.fill(some)
+                piece.under_way = self._disk.submit(file.write, piece.content, size, offset)
+                digest.update(piece.content[:size])
+                offset += size
+        finally:
+            self._ends.append(self._disk.submit(file.end))
+        return digest.hexdigest()
 
     def finish(self) -> None:
         """Wait for the files that are on their way. Raises StorageError."""
-        for memory in self._memories:
-            memory.wait()
+        for piece in self._pieces:
+            piece.wait()
+        for end in self._ends:
+            end.result()
 
     def close(self) -> None:
-        """Wait for them whatever happens to them, and give the memory back."""
+        """Wait for them, whatever becomes of them; their memory is left to who writes next in this process."""
         self._disk.shutdown(wait=True)
-        while self._memories:
-            self._memories.pop().close()
+        while self._pieces:
+            piece = self._pieces.pop()
+            piece.under_way = None
+            SPARE_PIECES.append(piece)
 
-    def _next_memory(self) -> "_Memory":
-        """The memory that has been free for longest, or will be."""
-        is_new = len(self._memories) < NUM_MEMORIES
-        memory = _Memory(self._max_direct_bytes) if is_new else self._memories.pop(0)
-        self._memories.append(memory)
-        memory.wait()
-        return memory
-
-    def _write_through_cache(self, path: Path, buffers: Sequence[Buffer], num_bytes: int) -> str:
-        """The hash of the file, which the system is asked to write out soon."""
-        with _writing(path, num_bytes), _closed(_new_file(path)) as descriptor:
-            _write_all(descriptor, buffers)
-            with mmap.mmap(descriptor, num_bytes, access=mmap.ACCESS_READ) as map_, memoryview(map_) as content:
-                xxh3_128 = content_hash(content)  # in one call: no wait for the interpreter's lock in between
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it out, and waits for nothing
-        self._cached.append(path)
-        if len(self._cached) > FILES_IN_CACHE:
-            _let_go(self._cached.pop(0))
-        return xxh3_128
+    def _next_piece(self) -> "_Piece":
+        """The piece that has been free for longest, or will be."""
+        if len(self._pieces) == NUM_PIECES:
+            piece = self._pieces.pop(0)
+        else:
+            piece = SPARE_PIECES.pop() if SPARE_PIECES else _Piece()
+        self._pieces.append(piece)
+        piece.wait()
+        return piece
 
 
-class _Memory:
-    """A memory file, mapped: the system fills it without the interpreter's lock."""
+class _Piece:
+    """Memory for a piece of a file: a file in memory, mapped, which the system fills without the interpreter's lock."""
 
-    def __init__(self, num_bytes: int) -> None:
-        num_bytes = -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
-        self._descriptor = os.memfd_create("shard", os.MFD_CLOEXEC)
-        os.ftruncate(self._descriptor, num_bytes)
-        self._content = memoryview(mmap.mmap(self._descriptor, num_bytes))
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("piece", os.MFD_CLOEXEC)
+        os.ftruncate(self._descriptor, PIECE_BYTES)
+        self.content = memoryview(mmap.mmap(self._descriptor, PIECE_BYTES))
         self.under_way: Future[None] | None = None
         """The writing of what is in it."""
 
-    def filled(self, buffers: Sequence[Buffer]) -> memoryview:
-        """The whole memory, which begins with ``buffers``."""
+    def fill(self, buffers: list[Buffer]) -> int:
+        """The bytes of ``buffers``, which ``content`` begins with."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        _write_all(self._descriptor, buffers)
-        return self._content
+        for begin in range(0, len(buffers), MAX_BUFFERS):
+            _write_all(self._descriptor, buffers[begin : begin + MAX_BUFFERS])
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def wait(self) -> None:
         """Until it may be filled. Raises StorageError when what was in it could not be written."""
         if self.under_way is not None:
             self.under_way.result()
 
-    def close(self) -> None:
-        """Give it back; where an error still has hold of a view, its map goes with that."""
-        os.close(self._descriptor)
+
+SPARE_PIECES: list[_Piece] = []
+"""Those that no one uses. Their pages are there, and stay: 48 MiB of a process that writes one part at a time."""
 
 
-@contextmanager
-def _writing(path: Path, num_bytes: int) -> Iterator[None]:
-    """Raises StorageError for what goes wrong in it."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: cannot write {num_bytes:,} bytes: {error.strerror}") from error
+class _NewFile:
+    """A file that was not there, written by pieces in order, past the page cache where the file system allows it."""
 
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        """``num_bytes``: of the whole file. Raises StorageError."""
+        self._path = path
+        self._num_bytes = num_bytes
+        with self.storing():
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._is_direct = self._set_direct()
 
-def _new_file(path: Path) -> int:
-    """The descriptor of a file that was not there."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    def write(self, content: memoryview, size: int, offset: int) -> None:
+        """Write the first ``size`` bytes of ``content``; after them, it has room for whole blocks."""
+        with self.storing():
+            if self._is_direct:
+                try:
+                    _write_at(self._descriptor, content[: -(-size // BLOCK_BYTES) * BLOCK_BYTES], offset)
+                    return
+                except OSError as error:
+                    if error.errno != errno.EINVAL:  # that of a file system with other blocks
+                        raise
+                self._is_direct = self._set_direct(False)
+            _write_at(self._descriptor, content[:size], offset)
 
+    def end(self) -> None:
+        """Close the file, cut to its size."""
+        with self.storing():
+            try:
+                os.ftruncate(self._descriptor, self._num_bytes)
+            finally:
+                os.close(self._descriptor)
 
-@contextmanager
-def _closed(descriptor: int) -> Iterator[int]:
-    """The descriptor, closed at the end."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _write_whole(path: Path, descriptor: int, content: memoryview, num_bytes: int) -> None:
-    """Write a file of the first bytes of ``content``, past the page cache where the file system allows it."""
-    with _writing(path, num_bytes), _closed(descriptor):
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    def _set_direct(self, is_direct: bool = True) -> bool:
+        """Whether the file is written directly now."""
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
         try:
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
-            _write_at(descriptor, content[: -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES])
-            os.ftruncate(descriptor, num_bytes)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | (os.O_DIRECT if is_direct else 0))
+        except OSError:
+            return False
+        return is_direct
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Raises StorageError for what goes wrong in it."""
+        try:
+            yield
         except OSError as error:
-            if error.errno != errno.EINVAL:  # of a file system that takes no direct writes, or none of these blocks
-                raise
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
-            _write_at(descriptor, content[:num_bytes])
+            message = f"{self._path}: cannot write {self._num_bytes:,} bytes: {error.strerror}"
+            raise StorageError(message) from error
 
 
-def _write_at(descriptor: int, content: memoryview) -> None:
-    """Write ``content`` from the first byte on, however little the system takes at a time."""
+def _cut(buffers: Iterable[Buffer], num_bytes: int) -> Iterator[list[Buffer]]:
+    """The buffers in lists of so many bytes, the last one of fewer; a buffer may begin in one and end in the next."""
+    some: list[Buffer] = []
+    room = num_bytes
+    for buffer in buffers:
+        while len(buffer) >= room:
+            some.append(memoryview(buffer)[:room])
+            yield some
+            buffer = memoryview(buffer)[room:]
+            some, room = [], num_bytes
+        if buffer:
+            some.append(buffer)
+            room -= len(buffer)
+    if some:
+        yield some
+
+
+def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
+    """Write all of ``content``, however little the system takes at a time."""
     written = 0
     while written < len(content):
-        written += os.pwrite(descriptor, content[written:], written)
+        written += os.pwrite(descriptor, content[written:], offset + written)
 
 
-def _let_go(path: Path) -> None:
-    """Take a shard's pages that are on the disk by now out of the system's cache.
-
-    Whoever reads it next does so after the whole build. Its pages then serve the shards to come: a system that has to
-    find gigabytes of fresh ones takes longer for that than for the copying, and forgets what other programs read.
-    """
-    with suppress(OSError):  # advice: the shard is whole without it
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
-def _write_all(descriptor: int, buffers: Iterable[Buffer]) -> None:
-    """Write all of ``buffers``, as many at a time as the system takes."""
-    for batch in _batches(buffers):
-        _write_batch(descriptor, batch)
-
-
-def _batches(buffers: Iterable[Buffer]) -> Iterator[list[Buffer]]:
-    filled = [buffer for buffer in buffers if len(buffer)]
-    for begin in range(0, len(filled), MAX_BUFFERS):
-        yield filled[begin : begin + MAX_BUFFERS]
-
-
-def _write_batch(descriptor: int, buffers: list[Buffer]) -> None:
+def _write_all(descriptor: int, buffers: list[Buffer]) -> None:
     """Write all of ``buffers``, however little the system takes at a time."""
     num_bytes = sum([len(buffer) for buffer in buffers])
     while buffers:
