@@ -7,7 +7,9 @@ Ours is the real ``run_training`` on a mix of the same samples: once with the sa
 once with ``sequence_packing`` and one row a step (about five samples; TRL refuses packing for pictures). Everything is
 in one process and fp32, decoding included on both sides. Every sample has a picture and an answer; lengths are
 log-normal with mean 0.2 of the row. Rates are useful tokens a second from the third step on, medians of BENCH_ROUNDS
-(3) interleaved rounds. ms-swift is left out: it needs its own transformers, and flash attention to pack.
+(3) interleaved rounds. ms-swift is left out: 4.6.0 with its transformers 5.19.0 (``pip install --no-deps --target``,
+beside the project's torch) imports and loads the tiny Qwen3-VL on a CPU, but its first step stops: its template puts 4
+image tokens where the tower gives 96 features. It needs flash attention to pack.
 
 The bare loop: forward, backward and AdamW over one ready batch, the same module and the same loss over supervised
 tokens, all logits at once; ours takes the same rows through ``take_step`` with its metrics, files and clipping. Steps

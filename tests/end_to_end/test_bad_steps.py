@@ -172,7 +172,7 @@ def spiky(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.mark.slow
 def test_a_step_whose_loss_is_a_spike_is_as_if_never_taken_on_one_rank_and_on_two(spiky: Place) -> None:
     """Its sample comes once an epoch, late enough that the losses before it are low and alike."""
-    rule = ("train.spike_mads=30", f"train.train_policy.dataloader_seed={SPIKE_SEED}", "train.epoch=1")
+    rule = ("train.spike_mads=3", f"train.train_policy.dataloader_seed={SPIKE_SEED}", "train.epoch=1")
     assert run(spiky, "alone", *rule) == 0
     [line] = bad_steps(spiky, "alone")
     assert (line["reason"], line["action"]) == ("the loss is a spike", "skipped")
