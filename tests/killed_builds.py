@@ -165,7 +165,8 @@ def run_together(*, seed: int) -> None:
         built = tree()
         same = {path: content for path, content in built.items() if path in whole} == whole
         print(json.dumps({"moment": moment, "codes": codes, "same": same}), flush=True)
-        assert ended(forked(config="other.toml")) == 0
+        # What a killed build left in the folder of its mix goes with the next build of that mix.
+        assert ended(forked(config="other.toml")) == ended(forked()) == 0
         assert not list(Path().rglob(".staging/*")), "staging is left"
 
 

@@ -46,6 +46,18 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def started_at(pid: int) -> int | None:
+    """When the process of this number began, in ticks since the system did; None where that cannot be known.
+
+    Numbers come again (after 32,768 processes on many systems), so a number alone does not say who is alive.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # proc(5): field 22, starttime; the name before may hold blanks
+
+
 def _is_left(path: Path, host: str, pid: int) -> bool:
     if host == _host():
         return not is_alive(pid)

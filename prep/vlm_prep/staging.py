@@ -13,7 +13,7 @@ from pathlib import Path
 from vlm_catalogs import json_text
 from vlm_catalogs.durable import sync_file, sync_folder
 from vlm_catalogs.errors import DataError, StorageError
-from vlm_catalogs.leftovers import STALE_SECONDS, is_alive
+from vlm_catalogs.leftovers import STALE_SECONDS, is_alive, started_at
 
 STAGING = ".staging"
 OWNER_FILE = "owner.json"
@@ -43,7 +43,9 @@ def staging_folder(root: Path, *, alone: bool = False, shown: str = "") -> Itera
     folder = root / STAGING / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), **({"alone": True} if alone else {})}
+        pid = os.getpid()
+        owner = {"pid": pid, "started": started_at(pid), "host": socket.gethostname()}
+        owner |= {"alone": True} if alone else {}
         (folder / OWNER_FILE).write_text(json_text.dumps(owner))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +115,10 @@ def is_dead_here(owner: bytes) -> bool | None:
     """Is the process that an owner file names dead? None for one of another host, or where it names none."""
     try:
         fields = json_text.loads(owner)
-        return not is_alive(int(fields["pid"])) if fields["host"] == socket.gethostname() else None
+        if fields["host"] != socket.gethostname():
+            return None
+        pid, started = int(fields["pid"]), fields.get("started")
+        return not is_alive(pid) or (started is not None and started_at(pid) not in (None, started))
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlm_catalogs.errors import DataError
+from vlm_catalogs.leftovers import started_at
 from vlm_prep.staging import publish_folder, publish_text, staging_folder
 
 
@@ -49,6 +50,19 @@ def test_staging_of_a_dead_process_is_removed_and_that_of_a_living_one_is_not(tm
     with staging_folder(tmp_path) as ours:
         assert sorted(path.name for path in ours.parent.iterdir()) == sorted(["alive", "elsewhere", ours.name])
     assert not ours.exists()
+
+
+@pytest.mark.skipif(started_at(os.getpid()) is None, reason="this system does not say when a process began")
+def test_a_process_that_has_the_number_of_a_dead_one_does_not_keep_its_staging(tmp_path: Path) -> None:
+    started = started_at(os.getpid())
+    assert started is not None
+    for name, began in {"ours": started, "dead": started - 1}.items():
+        (tmp_path / ".staging" / name).mkdir(parents=True)
+        owner = {"pid": os.getpid(), "started": began, "host": socket.gethostname()}
+        (tmp_path / ".staging" / name / "owner.json").write_text(json.dumps(owner))
+    with staging_folder(tmp_path) as folder:
+        assert {path.name for path in folder.parent.iterdir()} == {"ours", folder.name}
+        assert json.loads((folder / "owner.json").read_text())["started"] == started
 
 
 def test_a_file_that_says_this_already_is_not_written_again(tmp_path: Path) -> None:
