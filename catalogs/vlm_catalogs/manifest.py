@@ -118,6 +118,8 @@ def read_manifest(mix: Path) -> Manifest:
         raise DataError(f"{path}: no manifest here, so this is not a whole mix; run vlm-prep build-mix")
     try:
         fields = json_text.loads(path.read_bytes())
+        if not isinstance(fields, dict):
+            raise TypeError("expected a JSON object")
         if fields.pop("format", None) != FORMAT:
             raise DataError(f"{path}: not a mix manifest (format is not {FORMAT!r})")
         version = fields.pop("version", None)
@@ -125,7 +127,9 @@ def read_manifest(mix: Path) -> Manifest:
             raise DataError(f"{path}: manifest version {version}, this vlm-mix reads up to {VERSION}; use a newer one")
         return _manifest_from(fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged manifest: {error}; run vlm-prep build-mix again") from error
+        raise DataError(
+            f"{path}: damaged manifest: {error}; move its folder away and run vlm-prep build-mix again"
+        ) from error
 
 
 def _manifest_from(fields: dict[str, Any]) -> Manifest:

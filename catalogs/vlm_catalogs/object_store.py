@@ -309,7 +309,9 @@ def _named(verb: str, at: S3Location, error: Exception, credentials_path: str | 
             return StorageError(f"{at}: cannot {verb}: not allowed ({code}); the credentials are those of {whose}")
         return StorageError(f"{at}: cannot {verb}: {code} ({status}) after {ATTEMPTS} attempts")
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return StorageError(f"{at}: cannot {verb}: no complete credentials were found ({whose})")
+        advice = "; s3_credentials_path (of that [[mix.source]], where it is one) or --credentials names a file of them"
+        missing = f"{at}: cannot {verb}: no complete credentials were found ({whose})"
+        return StorageError(missing + (advice if credentials_path is None else ""))
     if isinstance(error, BotoCoreError) or _may_pass(error):
         return StorageError(f"{at}: cannot {verb}: {type(error).__name__} after {ATTEMPTS} attempts; is the server up?")
     if type(error).__module__.startswith("boto3."):

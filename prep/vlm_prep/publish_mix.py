@@ -68,7 +68,7 @@ def _check_version(version: Path, manifest: Manifest, store: PartStore, staging:
     try:
         found = read_manifest(version)
     except DataError as error:
-        raise DataError(f"{error}\nor move {store.shown(version)} away and build again") from error
+        raise DataError(f"{error}\nits folder is {store.shown(version)}") from error
     selection = version / SELECTION_FILE
     if not selection.is_file() or file_hash(selection) != found.selection_xxh3_128:
         raise DataError(

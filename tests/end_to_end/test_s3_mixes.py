@@ -298,7 +298,10 @@ def test_a_mix_in_s3_is_asked_shown_verified_and_exported(
         assert "none.secret: credentials cannot be read" in said
         assert SECRET_KEY not in said and ACCESS_KEY not in said
     assert main(prune) == 2
-    assert "no complete credentials were found (boto3's own credential chain)" in capfd.readouterr().err
+    assert (
+        "no complete credentials were found (boto3's own credential chain); s3_credentials_path"
+        in capfd.readouterr().err
+    )
     use_own_chain(server, monkeypatch)
     assert main(prune) == 0
 
