@@ -102,10 +102,10 @@ def frozen_ways(tiny: Any) -> dict[str, Way]:
     """What trains -> the way; a rate so high that whatever trains moves."""
     moving = ("train.optm_lr=0.01", "train.optm_weight_decay=0.1")
     tower = next(name for name in ("visual", "vision_model") if any(name in one for one in names(tiny)))
-    text_only = (*moving, f"policy.trainable_pattern=['{tower}']")
+    parts = [tower, *(["deepstack"] if any("deepstack" in one for one in names(tiny)) else [])]
     return {
         ".lora_": Way("adapters", STEP, (*moving, *LORA), watched=True),
-        tower: Way("the tower", STEP, text_only, watched=True),
+        **{one: Way(one, STEP, (*moving, f"policy.trainable_pattern=['{one}']"), watched=True) for one in parts},
     }
 
 

@@ -99,17 +99,19 @@ class GridTowerFamily:
         """What the output layer takes (B, T, D), from exactly one call of the tower whatever the media of the batch."""
         model: Any = module
         features = _tower_features(model, batch)
+        if batch.media:
+            given = {"input_ids": batch.input_ids_BT, "mm_encoder_outputs": _by_kind(features, batch.media)}
+        else:
+            given = {"inputs_embeds": model.get_input_embeddings()(batch.input_ids_BT) + _zero(features)}
         # Three rows of positions: a fourth, of text, would only make transformers build the mask that segments replace.
         output = model.model(
-            input_ids=batch.input_ids_BT,
+            **given,
             position_ids=batch.position_ids_3BT,
-            mm_encoder_outputs=_by_kind(features, batch.media),
             past_key_values=cache,
             use_cache=cache is not None,
             **packed_arguments(batch),
         )
-        hidden_BTD: Tensor = output.last_hidden_state
-        return hidden_BTD if batch.media else hidden_BTD + _zero(features)
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def next_hidden_states(
         self, module: nn.Module, ids_BT: Tensor, *, positions_3BT: Tensor | None, cache: TokenCache
@@ -158,7 +160,9 @@ def _tower_features(module: Any, batch: Batch) -> Any:
     """What the tower gives for the media of the batch, or for one black square of a single feature where it has none.
 
     A batch of text alone calls the tower all the same: every parameter gets a gradient, and under FSDP every rank makes
-    the same calls.
+    the same calls. Backwards, too: with any media, what the first layer of text takes needs a gradient where something
+    of the tower trains, even deepstack mergers alone, whose features enter above it; else that layer's gradients would
+    be reduced, or its parameters gathered, at another time than on ranks with other media.
     """
     device = batch.input_ids_BT.device
     if batch.media:
@@ -168,7 +172,11 @@ def _tower_features(module: Any, batch: Batch) -> Any:
         side = module.config.vision_config.spatial_merge_size
         pixels_N = torch.zeros(side * side, _patch_values(module.config.vision_config), device=device)
         grids = [(1, side, side)]
-    return module.model.get_image_features(pixels_N, torch.tensor(grids, device=device), return_dict=True)
+    features = module.model.get_image_features(pixels_N, torch.tensor(grids, device=device), return_dict=True)
+    zero = _zero(features)
+    if zero.requires_grad and not features.pooler_output[0].requires_grad:
+        features.pooler_output = tuple(one + zero for one in features.pooler_output)
+    return features
 
 
 def _patch_values(vision_config: Any) -> int:
