@@ -91,13 +91,17 @@ class _Piece:
 
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("piece", os.MFD_CLOEXEC)
-        os.ftruncate(self._descriptor, PIECE_BYTES)
-        self.content = memoryview(mmap.mmap(self._descriptor, PIECE_BYTES))
+        self.content = memoryview(b"")
+        """Whole blocks; as many as the largest piece so far has needed."""
         self.under_way: Future[None] | None = None
         """The writing of what is in it."""
 
     def fill(self, buffers: list[Buffer]) -> int:
         """The bytes of ``buffers``, which ``content`` begins with."""
+        room = -(-sum([len(buffer) for buffer in buffers]) // BLOCK_BYTES) * BLOCK_BYTES
+        if room > len(self.content):
+            os.ftruncate(self._descriptor, room)
+            self.content = memoryview(mmap.mmap(self._descriptor, room))
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         for begin in range(0, len(buffers), MAX_BUFFERS):
             _write_all(self._descriptor, buffers[begin : begin + MAX_BUFFERS])
@@ -110,7 +114,7 @@ class _Piece:
 
 
 SPARE_PIECES: list[_Piece] = []
-"""Those that no one uses. Their pages are there, and stay: 48 MiB of a process that writes one part at a time."""
+"""Those that no one uses. Their pages are there, and stay: at most 48 MiB of a process that writes one part at a time."""
 
 
 class _NewFile:

@@ -399,7 +399,11 @@ def flip_byte(path: Path, at: int) -> None:
         ("shards/demo_photos/*/parts/*/lengths/*.parquet", 300, r"(?s)[0-9a-f]{32}\.parquet: damaged: .* move it away"),
         ("shards/demo_photos/*/parts/*/lengths/*.parquet", -5, r"(?s)[0-9a-f]{32}\.parquet: damaged: .* move it away"),
         ("mixes/normal/*/selection.parquet", 200, "selection.parquet: missing or damaged; move .* away"),
-        ("mixes/normal/*/manifest.json", 0, "manifest.json: damaged .*\nor move mixes/normal/[0-9a-f]{32} away"),
+        (
+            "mixes/normal/*/manifest.json",
+            0,
+            "manifest.json: damaged .* move its folder away .*\nits folder is mixes/normal/[0-9a-f]{32}$",
+        ),
     ],
 )
 def test_one_flipped_byte_before_a_rebuild_is_named_with_what_to_do(

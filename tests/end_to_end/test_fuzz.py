@@ -253,10 +253,10 @@ def write_i4(
 
 
 def readable_names(content: bytes) -> list[str] | None:
-    """The regular files of a tar as Python's tarfile lists them; None where it finds damage."""
+    """What a tar holds, folders apart, as Python's tarfile lists it; None where it finds damage."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            return [member.name for member in tar if member.isreg()]
+            return [member.name for member in tar if not member.isdir()]
     except (tarfile.TarError, ValueError, OverflowError, UnicodeError, EOFError):
         return None
 
