@@ -161,7 +161,7 @@ def few_collections() -> Iterator[None]:
 def quick_turns() -> Iterator[None]:
     """Within it, a thread that waits for the interpreter's lock gets it after half a millisecond, not after five.
 
-    Those that write a shard need it a dozen times for a moment each: waiting for it took them as long as the writing.
+    Those that write a shard need it dozens of times for a moment each, and stood still meanwhile.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
