@@ -114,7 +114,7 @@ class _Piece:
 
 
 SPARE_PIECES: list[_Piece] = []
-"""Those that no one uses. Their pages are there, and stay: at most 48 MiB of a process that writes one part at a time."""
+"""Those that no one uses. Their pages are there, and stay: 48 MiB at most in a process with one part at a time."""
 
 
 class _NewFile:
