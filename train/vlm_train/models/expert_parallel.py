@@ -51,8 +51,8 @@ class ExpertGroup:
 class _Gather(Function):
     """From each rank's tokens to those of all; backward sums what the ranks say of each token.
 
-    Not torch's functional collectives: torch 2.14 over gloo damages the heap with them under load (a loop of them
-    alone aborts after some thousand rounds), and grouped products crash on tensors that are still on their way.
+    Not torch's functional collectives: with those of torch 2.14 over gloo the heap was damaged now and then on a loaded
+    machine (once in a loop of them alone), and grouped products crash on tensors that are still on their way.
     """
 
     @staticmethod
