@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Key = tuple[str, str]
 """Source and part."""
@@ -149,13 +149,4 @@ def _add(count: Count, made: Made) -> None:
 
 
 def _copy(count: Count) -> Count:
-    return Count(
-        name=count.name,
-        num_pieces=count.num_pieces,
-        num_done=count.num_done,
-        total_work=count.total_work,
-        work=count.work,
-        samples=count.samples,
-        bytes=count.bytes,
-        rejected=Counter(count.rejected),
-    )
+    return replace(count, rejected=Counter(count.rejected))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.mounts import mounted
 
 from vlm_catalogs.manifest import current_mix, read_manifest
 from vlm_prep.cli import main
@@ -16,12 +17,8 @@ PAGE = 4096
 @pytest.fixture
 def disk(built: Path) -> Iterator[Path]:
     """A disk of its own, of one page."""
-    folder = built / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", folder], check=False).returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(built / "disk", "tmpfs", f"size={PAGE}") as folder:
+        yield folder
 
 
 def give(disk: Path, num_pages: int) -> None:

@@ -5,13 +5,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mounts import mounted
 
 from vlm_catalogs import json_text
 from vlm_catalogs.errors import DataError, StorageError
@@ -279,19 +278,6 @@ def test_a_disk_that_fills_up_in_mid_shard_is_a_storage_error(tmp_path: Path) ->
             with pytest.raises(StorageError, match=r"shard\.00001\.mds: cannot write [\d,]+ bytes: No space left"):
                 write_directly(disk / f"shards {behind}", rows, size_limit=1 << 17, behind=behind)
             shutil.rmtree(disk / f"shards {behind}")
-
-
-@contextmanager
-def mounted(folder: Path, file_system: str, *options: str) -> Iterator[Path]:
-    """A file system of its own."""
-    folder.mkdir()
-    command = ["mount", "-t", file_system, *[f"-o{option}" for option in options], file_system, folder]
-    if subprocess.run(command, check=False).returncode:
-        pytest.skip("mounting needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_run_is_written_as_its_samples_one_by_one(tmp_path: Path) -> None:
